@@ -1,0 +1,1 @@
+"""The provider's side of our house: every httpx import lives here."""

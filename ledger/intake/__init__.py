@@ -1,0 +1,1 @@
+"""Reading CRM exports: dialect, encoding, header map, normalising, identity keys."""

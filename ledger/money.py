@@ -1,0 +1,62 @@
+"""Money is an integer number of micro-dollars (1 USD = 1,000,000); no float ever touches it."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Final
+
+MICRO: Final = 1_000_000
+MAX_MICROUSD: Final = 10**15
+"""A billion dollars: anything above is garbage, and far below what 64 bits hold."""
+
+
+def parse_usd(value: object) -> int | None:
+    """Micro-dollars of an amount in dollars, rounded half-even to 1 micro-dollar.
+
+    Takes `Decimal`, `int` or text; a JSON body must therefore be read with `parse_float=Decimal`
+    (`0.30000000000000004` is legal JSON). A leading `$` and thousands commas in text are understood.
+
+    Returns:
+        Micro-dollars ≥ 0, or None when the value is not an amount: a bool, a float, a negative,
+        not finite, above a billion dollars, or text that is not a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        return None
+    text = str(value).strip()
+    if isinstance(value, str):
+        text = text.removeprefix("$").replace(",", "")
+        if not text.isascii():
+            return None
+    try:
+        micro = (Decimal(text) * MICRO).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
+    except (InvalidOperation, ValueError):
+        return None
+    if not 0 <= micro <= MAX_MICROUSD:
+        return None
+    return int(micro)
+
+
+def last_digit_microusd(value: object) -> int:
+    """The weight of the last digit that an amount in dollars shows: 10,000 for `"12.34"`, 1 for `0.000001`.
+
+    A balance that shows two decimals cannot tell amounts below one cent apart; the balance audit needs
+    to know that. An integer or an unreadable value weighs one dollar.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        return MICRO
+    _, point, decimals = str(value).strip().removeprefix("$").partition(".")
+    shown = len(decimals) if point and decimals.isdigit() else 0
+    return int(10 ** (6 - min(shown, 6)))
+
+
+def usd(microusd: int) -> str:
+    """Dollars for people: at least two decimals, more only when they say something (`$1.50`, `$0.000001`)."""
+    sign = "-" if microusd < 0 else ""
+    whole, rest = divmod(abs(microusd), MICRO)
+    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    return f"{sign}${whole:,}.{decimals}"
+
+
+def plain_usd(microusd: int) -> str:
+    """Dollars for machines: no sign of currency, no thousands separator (`1.50`)."""
+    return usd(microusd).replace("$", "").replace(",", "")
