@@ -20,7 +20,7 @@ LEAD_FIELDS: Final = (
     "email",
     "domain",
 )
-"""Canonical lead fields in the order of `SourceRow.fields` (provider notes, section 10, and two seen there)."""
+"""Canonical lead fields in the order of `SourceRow.fields` (provider notes, section 10 and two more seen)."""
 
 
 class Keys(NamedTuple):
