@@ -1,0 +1,124 @@
+"""What the provider's balance should be by our books, and what each look at it showed.
+
+expected = opening + top-ups - charges - adjusts - unattributed, of everything booked since the opening;
+*assumed* charges count as 0 and the holds of doubts are not subtracted (DESIGN, "Closing a doubt", 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ledger import events as ev
+from ledger.clock import from_text, to_text
+from ledger.machine import Transition
+from ledger.store.books import Books
+from ledger.store.connect import Connection
+from ledger.store.steps import record
+
+_OPENING: Final = """
+    SELECT observed_microusd, last_cost_id FROM balance_checks WHERE kind = 'opening' ORDER BY id DESC LIMIT 1
+"""
+_MOVED: Final = """
+    SELECT COALESCE(SUM(CASE kind WHEN 'top_up' THEN amount_microusd
+        WHEN 'charge' THEN CASE assumed WHEN 1 THEN 0 ELSE -amount_microusd END
+        WHEN 'adjust' THEN -amount_microusd WHEN 'unattributed' THEN -amount_microusd ELSE 0 END), 0)
+    FROM costs WHERE id > ?
+"""
+_ASSUMED: Final = "SELECT COUNT(*) FROM costs WHERE kind = 'charge' AND assumed = 1 AND id > ?"
+_NOTE: Final = """
+    INSERT INTO balance_checks (run_id, kind, observed_microusd, digit_microusd, expected_microusd,
+        gap_microusd, last_cost_id, conclusion, at)
+    VALUES (?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(id), 0) FROM costs), ?, ?)
+"""
+_TOP_UP: Final = """
+    INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'top_up', ?, ?, 'person')
+"""
+_DOUBTS: Final = """
+    SELECT j.id, j.attempt, a.ended_at, a.ceiling_microusd
+    FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+    WHERE j.state = 'in_doubt' ORDER BY j.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One attempt whose outcome is unknown."""
+
+    job_id: int
+    fence: int
+    ended_at: str
+    ceiling_microusd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Our books against the provider's: `gap` = expected - observed; None when there is no opening."""
+
+    expected_microusd: int | None
+    gap_microusd: int | None
+    digit_microusd: int
+    assumed_charges: int
+
+
+def doubts(connection: Connection) -> list[Doubt]:
+    """Every open doubt."""
+    return [Doubt(*row) for row in connection.execute(_DOUBTS)]
+
+
+def freeze_ends(connection: Connection, wait_s: float) -> float | None:
+    """The POSIX time from which no doubtful POST can still land; None without doubts.
+
+    Args:
+        connection: The ledger.
+        wait_s: Freeze plus the longest client deadline, in seconds from the attempt's end.
+    """
+    ends = [from_text(doubt.ended_at).timestamp() for doubt in doubts(connection)]
+    return max(ends) + wait_s if ends else None
+
+
+def gap(connection: Connection, balance: ev.Balance) -> Gap:
+    """Compare a balance with what the books expect.
+
+    The digit is the finest one any reading has shown: JSON numbers drop trailing zeros, and a digit taken
+    too coarse would call a small charge nothing.
+    """
+    finest = connection.execute("SELECT MIN(digit_microusd) FROM balance_checks").fetchone()[0]
+    digit = balance.digit_microusd if finest is None else min(finest, balance.digit_microusd)
+    opening = connection.execute(_OPENING).fetchone()
+    if opening is None:
+        return Gap(None, None, digit, 0)
+    observed, last_cost_id = opening
+    expected = observed + connection.execute(_MOVED, (last_cost_id,)).fetchone()[0]
+    assumed = connection.execute(_ASSUMED, (last_cost_id,)).fetchone()[0]
+    return Gap(expected, expected - balance.amount_microusd, digit, assumed)
+
+
+def note(books: Books, kind: str, balance: ev.Balance, conclusion: str | None = None) -> Gap:
+    """Record one look at the balance (inside the caller's transaction). `kind`: opening, reading, audit."""
+    found = gap(books.connection, balance)
+    books.connection.execute(
+        _NOTE,
+        (
+            books.run_id,
+            kind,
+            balance.amount_microusd,
+            balance.digit_microusd,
+            found.expected_microusd,
+            found.gap_microusd,
+            conclusion,
+            to_text(books.now),
+        ),
+    )
+    return found
+
+
+def top_up(books: Books, amount_microusd: int) -> None:
+    """Record that a person added money to the balance (inside the caller's transaction)."""
+    books.connection.execute(_TOP_UP, (books.run_id, amount_microusd, to_text(books.now)))
+
+
+def proved_free(books: Books, found: list[Doubt], evidence: str) -> list[Transition]:
+    """Send every doubt back to the queue, in the caller's transaction; those proved too often stay."""
+    steps = (record(books, doubt.job_id, doubt.fence, ev.ProvedFree(evidence)) for doubt in found)
+    return [step for step in steps if step is not None]

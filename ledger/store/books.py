@@ -1,0 +1,38 @@
+"""What every writing verb works with: the connection, the clock, the policy, and the run that pays."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ledger.clock import Clock
+from ledger.policy import Policy
+from ledger.store.connect import Connection
+from ledger.store.exposure import Exposure
+
+
+def _random_key() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(slots=True)
+class Books:
+    """The writer's open ledger."""
+
+    connection: Connection
+    clock: Clock
+    policy: Policy = field(default_factory=Policy)
+    run_id: int | None = None
+    exposure: Exposure | None = None
+    """Running totals of the current run; None outside a run."""
+    selective: bool = False
+    """True while the run may claim only jobs in `temp.selected`."""
+    new_key: Callable[[], str] = _random_key
+    """Makes an attempt's idempotency key: a random UUID, derived from no person."""
+
+    @property
+    def now(self) -> datetime:
+        """The clock's time."""
+        return self.clock.now()

@@ -1,0 +1,125 @@
+"""Taking jobs to send: intent, hold and the check of every cap, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ledger import events as ev
+from ledger.clock import to_text
+from ledger.errors import Bug
+from ledger.machine import decide
+from ledger.model import PaidCall
+from ledger.store.books import Books
+from ledger.store.exposure import Caps, Exposure, load, of_lead
+from ledger.store.steps import book_hold, look, write
+
+_DUE: Final = "UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before <= ?"
+_READY_ORDER: Final = " ORDER BY j.priority DESC, j.id LIMIT ?"
+_SELECTED_ORDER: Final = " ORDER BY s.rank LIMIT ?"
+_READY: Final = """
+    SELECT j.id, j.lead_id, j.request FROM jobs j
+    WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
+"""
+_NOT_CAPPED: Final = " AND NOT EXISTS (SELECT 1 FROM temp.capped x WHERE x.lead_id = j.lead_id)"
+_SELECTED_READY: Final = """
+    SELECT j.id, j.lead_id, j.request FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id
+    WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
+"""
+_UNSELECT: Final = "DELETE FROM temp.selected WHERE job_id = ?"
+_CAP_LEAD: Final = "INSERT OR IGNORE INTO temp.capped (lead_id) VALUES (?)"
+_INTENT: Final = """
+    INSERT INTO attempts (job_id, number, run_id, idempotency_key, ceiling_microusd, started_at)
+    VALUES (?, ?, ?, ?, ?, ?)
+"""
+_SET_MODE: Final = "UPDATE jobs SET mode = ? WHERE id = ? AND mode <> ?"
+_NEXT_DUE: Final = """
+    SELECT MIN(not_before) FROM jobs
+    WHERE state = 'queued' AND not_before IS NOT NULL AND paused_at IS NULL AND route = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """What this run may claim: one route, one mode, one ceiling (micro-dollars), under these caps."""
+
+    route: str
+    mode: str
+    ceiling_microusd: int
+    caps: Caps
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Jobs whose intent and hold are written; `blocked_by` names the cap that stopped the claim, if any."""
+
+    calls: tuple[PaidCall, ...]
+    blocked_by: str | None = None
+
+
+def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
+    """Take up to `limit` jobs, the most important first.
+
+    Runs inside the caller's transaction. Writes for each: state `submitting`, its transition, the attempt
+    with a fresh idempotency key, and the hold. No hold is written that would lift exposure above a cap.
+    """
+    exposure = _today(books)
+    books.connection.execute(_DUE, (to_text(books.now),))
+    ready, order = (_SELECTED_READY, _SELECTED_ORDER) if books.selective else (_READY, _READY_ORDER)
+    query = ready + _NOT_CAPPED + order
+    found = books.connection.execute(query, (rules.route, limit)).fetchall()
+    calls: list[PaidCall] = []
+    for job_id, lead_id, request in found:
+        blocked_by = exposure.blocked_by(rules.ceiling_microusd, rules.caps)
+        if blocked_by is not None:
+            return Claim(tuple(calls), blocked_by)
+        if _lead_is_capped(books, rules, lead_id):
+            continue
+        calls.append(_take(books, rules, job_id, request))
+    return Claim(tuple(calls))
+
+
+def _today(books: Books) -> Exposure:
+    """The run's totals, loaded anew when the UTC day has changed."""
+    if books.exposure is None:
+        raise Bug("A claim needs a run that pays for it.")
+    day = to_text(books.now)[:10]
+    if books.exposure.day != day:
+        books.exposure = load(books.connection, books.exposure.chain_id, day)
+    return books.exposure
+
+
+def _lead_is_capped(books: Books, rules: ClaimRules, lead_id: int | None) -> bool:
+    cap = rules.caps.lead_microusd
+    if cap is None or lead_id is None:
+        return False
+    if of_lead(books.connection, lead_id) + rules.ceiling_microusd <= cap:
+        return False
+    books.connection.execute(_CAP_LEAD, (lead_id,))
+    return True
+
+
+def _take(books: Books, rules: ClaimRules, job_id: int, request: str) -> PaidCall:
+    position = look(books.connection, job_id)
+    step = decide(position.job, ev.Claimed(), books.now, books.policy)
+    if step is None:
+        raise Bug(f"Job {job_id} cannot be claimed.")
+    number = position.job.attempt + 1
+    key = books.new_key()
+    attempt = books.connection.execute(
+        _INTENT, (job_id, number, books.run_id, key, rules.ceiling_microusd, to_text(books.now))
+    )
+    if attempt.lastrowid is None:
+        raise Bug(f"Job {job_id}: the intent has no row.")
+    book_hold(books, attempt.lastrowid, rules.ceiling_microusd)
+    write(books, replace(position, attempt_id=attempt.lastrowid), step)
+    books.connection.execute(_SET_MODE, (rules.mode, job_id, rules.mode))
+    if books.selective:
+        books.connection.execute(_UNSELECT, (job_id,))
+    return PaidCall(job_id, number, rules.route, rules.mode, request, key, rules.ceiling_microusd)
+
+
+def next_due(books: Books, route: str) -> str | None:
+    """When the earliest job that waits for its time may go (ledger time text), or None."""
+    row = books.connection.execute(_NEXT_DUE, (route,)).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,301 @@
+"""Opening a ledger file: checks before anything is written, pragmas, and the one way to a transaction."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from sqlite_utils import Database
+
+from ledger.errors import DiskTrouble, LedgerFileProblem
+from ledger.store.engine import sqlite3
+
+SCHEMA_VERSION: Final = 1
+"""What `PRAGMA user_version` says of a ledger this program fully understands."""
+APPLICATION_ID: Final = 0x4C454447
+_MAGIC: Final = b"SQLite format 3\x00"
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "davfs"}
+)
+_BUSY_MS: Final = 5000
+"""How long a writer waits for a checkpointing reader; other writers are kept out by the lock file."""
+
+Connection = sqlite3.Connection
+Row = tuple[Any, ...]
+
+
+class Migrations(Protocol):
+    """What the store needs of sqlite-utils' `Migrations`; the CLI hands it in (habit: one wiring place)."""
+
+    def pending(self, db: Database) -> list[Any]:
+        """Migrations not yet applied."""
+
+    def apply(self, db: Database) -> None:
+        """Apply them."""
+
+
+def real_path(path: Path) -> Path:
+    """The file behind links: every `LEDGER.*` name is built from this one, so that two names share a lock."""
+    return Path(os.path.realpath(path))
+
+
+def file_system_of(path: Path, mounts: str | None = None) -> str:
+    """The type of file system that holds `path` (`ext4`, `nfs4`, …); empty where the kernel does not tell.
+
+    Args:
+        path: A file or folder that exists.
+        mounts: The text of /proc/mounts, for tests.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        point = parts[1].replace("\\040", " ")
+        inside = point == "/" or path == Path(point) or Path(point) in path.parents
+        if inside and len(point) >= len(best):
+            best, kind = point, parts[2]
+    return kind
+
+
+def check_place(path: Path, mounts: str | None = None) -> None:
+    """Refuse a place where a ledger cannot be kept safely, before anything is created there.
+
+    Raises:
+        LedgerFileProblem: No such folder, not writable, or a network file system.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise LedgerFileProblem(
+            f"There is no folder {folder} to keep the ledger in.",
+            next_step="Create it, or name another place with --db.",
+        )
+    kind = file_system_of(folder, mounts)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise LedgerFileProblem(
+            f"{path} is on a network file system ({kind}), where SQLite's locks and its write-ahead log "
+            "do not work.",
+            next_step="Keep the ledger on a local disk; share it with `leadledger snapshot`.",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK) or _read_only(folder):
+        raise LedgerFileProblem(
+            f"The folder {folder} cannot be written to; SQLite keeps its log beside the ledger.",
+            next_step="Make it writable, or name another place with --db.",
+        )
+    if path.exists() and not os.access(path, os.W_OK):
+        raise LedgerFileProblem(
+            f"{path} cannot be written to.", next_step="Check its owner and mode (0600 is right)."
+        )
+
+
+def _read_only(folder: Path) -> bool:
+    """True when the file system is mounted read-only (root passes every access check)."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is not a ledger this version understands. A missing or empty file is fine.
+
+    Raises:
+        LedgerFileProblem: Not SQLite, not a ledger, or made by a newer version.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    if not path.is_file():
+        raise LedgerFileProblem(f"{path} is not a file.", next_step="Name a ledger with --db.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise LedgerFileProblem(f"{path} cannot be read: {error.strerror}.") from error
+    application_id = int.from_bytes(head[68:72], "big")
+    if not head.startswith(_MAGIC) or application_id != APPLICATION_ID:
+        raise LedgerFileProblem(
+            f"{path} is not a ledger.",
+            next_step="Name another file with --db; a new one is created where none is.",
+        )
+    version = int.from_bytes(head[60:64], "big")
+    if version > SCHEMA_VERSION:
+        raise LedgerFileProblem(
+            f"{path} was made by a newer version of leadledger (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}).",
+            next_step="Install the newer version; this one would not understand what it finds.",
+        )
+
+
+def connect(path: Path) -> Connection:
+    """The writer's connection: WAL, `synchronous=FULL`, every guard pragma on, file mode 0600.
+
+    The caller holds the lock file. Transactions are explicit (`transaction`): sqlite-utils' own and
+    Python's implicit ones are deferred, and a deferred read-then-write fails at once when it loses a race.
+    """
+    umask = os.umask(0o077)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
+    finally:
+        os.umask(umask)
+    try:
+        for pragma in (
+            f"busy_timeout = {_BUSY_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "recursive_triggers = ON",
+            "secure_delete = ON",
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "temp_store = MEMORY",
+            "cache_size = -32768",
+        ):
+            connection.execute("PRAGMA " + pragma)
+    except sqlite3.Error as error:
+        connection.close()
+        raise LedgerFileProblem(
+            f"{path} cannot be opened: {error}.", next_step="`leadledger doctor` looks at it more closely."
+        ) from error
+    _private(path)
+    return connection
+
+
+def connect_readonly(path: Path) -> Connection:
+    """A reader's connection: `mode=ro`, so it can neither write nor checkpoint beside the writer.
+
+    Raises:
+        LedgerFileProblem: There is no ledger, or it is not one.
+    """
+    if not path.exists():
+        raise LedgerFileProblem(
+            f"There is no ledger at {path}.", next_step="`leadledger import FILE` makes one; --db names it."
+        )
+    check_file(path)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute("PRAGMA query_only = ON")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        connection.close()
+        raise LedgerFileProblem(f"{path} cannot be read: {error}.") from error
+    if version == 0:
+        connection.close()
+        raise LedgerFileProblem(
+            f"{path} is empty: there is no ledger in it yet.", next_step="`leadledger import FILE` fills it."
+        )
+    return connection
+
+
+def _private(path: Path) -> None:
+    """0600 for the ledger and what SQLite keeps beside it (a ledger holds personal data and bearers)."""
+    for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        with suppress(OSError):
+            if stat.S_IMODE(name.stat().st_mode) & 0o077:
+                name.chmod(0o600)
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """`BEGIN IMMEDIATE` … `COMMIT`; rolled back on any exception, also a cancelled task's.
+
+    Nothing inside may await: another task's write would join the transaction and share its fate.
+
+    Raises:
+        DiskTrouble: BEGIN or COMMIT failed. Nothing of the transaction is on disk and paying must stop.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise disk_trouble(error) from error
+    try:
+        yield
+    except BaseException:
+        _roll_back(connection)
+        raise
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        raise disk_trouble(error) from error
+
+
+def _roll_back(connection: Connection) -> None:
+    """After some errors (disk full, I/O) SQLite has already rolled back by itself."""
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def disk_trouble(error: Exception) -> DiskTrouble:
+    """The error for a ledger that will not take a write."""
+    return DiskTrouble(
+        f"The ledger cannot be written: {error}.",
+        next_step="Free space or mend the disk, then start the same command again; it recovers by itself.",
+    )
+
+
+def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
+    """Bring the schema up to date: inside one `BEGIN IMMEDIATE`, with a 0600 backup of a file that had one.
+
+    Returns:
+        True when something was applied.
+
+    Raises:
+        DiskTrouble: It could not be written; the file is as it was.
+    """
+    database = Database(connection)
+    if not migrations.pending(database):
+        return False
+    backup = path.with_name(path.name + ".backup")
+    had_schema = connection.execute("PRAGMA user_version").fetchone()[0] > 0
+    if had_schema:
+        _back_up(connection, backup)
+    with transaction(connection):
+        migrations.apply(database)
+        broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise LedgerFileProblem(
+                f"{path}: after the migration {len(broken)} rows point nowhere; nothing was changed.",
+                next_step=f"The backup is {backup}." if had_schema else "",
+            )
+    if had_schema and connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
+        backup.unlink(missing_ok=True)
+    return True
+
+
+def _back_up(connection: Connection, backup: Path) -> None:
+    backup.unlink(missing_ok=True)
+    descriptor = os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    os.close(descriptor)
+    copy = sqlite3.connect(backup)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+    with backup.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def checkpoint(connection: Connection) -> bool:
+    """Move the write-ahead log into the file and cut it to nothing, so that deleted bearers' bytes are gone.
+
+    Returns:
+        False when a reader stood in the way (the next run tries again).
+    """
+    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    return not busy
+
+
+def rows(connection: Connection, sql: str, parameters: tuple[object, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Each row of a query as a dictionary."""
+    cursor = connection.execute(sql, parameters)
+    names = [column[0] for column in cursor.description]
+    for row in cursor:
+        yield dict(zip(names, row, strict=True))

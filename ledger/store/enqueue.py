@@ -1,0 +1,169 @@
+"""Writing down what is to be asked: one queued job a lead and route, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ledger import events as ev
+from ledger.clock import to_text
+from ledger.machine import decide
+from ledger.model import LEAD_FIELDS
+from ledger.states import NEW, Reason, State
+from ledger.store.books import Books
+from ledger.store.connect import Connection, transaction
+from ledger.store.selection import Selection
+from ledger.store.steps import look, note_step, write
+
+PAGE: Final = 1000
+"""Leads built and written in one transaction: bounds memory and the time a reader's snapshot grows old."""
+
+_NEVER_ASKED: Final = (
+    "SELECT l.id, l.suppressed, l.source, "
+    + ", ".join("l." + name for name in LEAD_FIELDS)
+    + """
+    FROM leads l
+    WHERE l.id > ? AND l.forgotten_at IS NULL
+        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.lead_id = l.id AND j.route = ?)
+"""
+)
+_NEW_JOB: Final = """
+    INSERT INTO jobs (lead_id, route, mode, request, request_key, reason, created_at, updated_at)
+    VALUES (?, ?, ?, ?, ?, 'enqueued', ?, ?)
+"""
+_CREATE_SELECTED: Final = (
+    "CREATE TEMP TABLE IF NOT EXISTS selected (rank INTEGER PRIMARY KEY, job_id INTEGER UNIQUE)"
+)
+_CREATE_CAPPED: Final = "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)"
+_SELECT_JOBS: Final = """
+    INSERT INTO temp.selected (job_id)
+    SELECT j.id FROM jobs j JOIN leads l ON l.id = j.lead_id
+    WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a route is asked for one lead, as canonical JSON, with its hash."""
+
+    request: str
+    request_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """The lead lacks what the route needs; `fields` says what."""
+
+    fields: tuple[str, ...]
+
+
+Build = Callable[[str, Mapping[str, str]], Asked | Lacks]
+"""`(route, lead's fields) -> request`: the profile's business, handed in so that the store knows no route."""
+
+
+@dataclass(slots=True)
+class Enqueued:
+    """How many jobs were written, and how many of them will never be sent, by reason."""
+
+    queued: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, reason: Reason) -> None:
+        """Count one."""
+        self.skipped[reason.value] = self.skipped.get(reason.value, 0) + 1
+
+
+def never_asked(
+    connection: Connection, route: str, selection: Selection, build: Build
+) -> Iterator[list[tuple[int, Asked | Reason]]]:
+    """Pages of leads that were never asked on `route`, each with its request or the reason to skip it."""
+    conditions, parameters = selection.sql()
+    query = _NEVER_ASKED + conditions + " ORDER BY l.id LIMIT ?"
+    after = 0
+    while True:
+        found = connection.execute(query, (after, route, *parameters, PAGE)).fetchall()
+        if not found:
+            return
+        after = found[-1][0]
+        yield [(row[0], _ask(route, row, build)) for row in found]
+
+
+def _ask(route: str, row: tuple[object, ...], build: Build) -> Asked | Reason:
+    _, suppressed, source, *values = row
+    if suppressed:
+        return Reason.SUPPRESSED
+    lead = {name: str(value) for name, value in zip(LEAD_FIELDS, values, strict=True) if value is not None}
+    lead["source_system"] = str(source)
+    asked = build(route, lead)
+    return Reason.LACKS_FIELDS if isinstance(asked, Lacks) else asked
+
+
+def enqueue(books: Books, route: str, mode: str, selection: Selection, build: Build) -> Enqueued:
+    """Write a job for every selected lead that was never asked on `route`; one transaction a page.
+
+    Killed half way, the next call writes the rest. With a `limit` it writes no more jobs than are still
+    missing to that many queued ones. A lead that is suppressed or lacks fields gets a `skipped` job, so
+    that it is not looked at again.
+    """
+    done = Enqueued()
+    room = None if selection.limit is None else selection.limit - _ready(books, route, selection)
+    for page in never_asked(books.connection, route, selection, build):
+        if room is not None and room <= 0:
+            break
+        with transaction(books.connection):
+            for lead_id, asked in page:
+                if room is not None and done.queued >= room:
+                    break
+                _write_job(books, route, mode, lead_id, asked, done)
+        if room is not None and done.queued >= room:
+            break
+    return done
+
+
+def _ready(books: Books, route: str, selection: Selection) -> int:
+    conditions, parameters = selection.sql()
+    query = (
+        "SELECT COUNT(*) FROM jobs j JOIN leads l ON l.id = j.lead_id "
+        "WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?" + conditions
+    )
+    return int(books.connection.execute(query, (route, *parameters)).fetchone()[0])
+
+
+def _write_job(
+    books: Books, route: str, mode: str, lead_id: int, asked: Asked | Reason, done: Enqueued
+) -> None:
+    at = to_text(books.now)
+    request, key = (
+        (None, f"none:{asked}") if isinstance(asked, Reason) else (asked.request, asked.request_key)
+    )
+    job = books.connection.execute(_NEW_JOB, (lead_id, route, mode, request, key, at, at))
+    job_id = job.lastrowid or 0
+    note_step(books, job_id, None, NEW, State.QUEUED, Reason.ENQUEUED)
+    if not isinstance(asked, Reason):
+        done.queued += 1
+        return
+    position = look(books.connection, job_id)
+    step = decide(position.job, ev.Skip(asked.value), books.now, books.policy)
+    if step is not None:
+        write(books, position, step)
+    done.skip(asked)
+
+
+def select(books: Books, route: str, selection: Selection) -> None:
+    """Fill the run's selection (`temp.selected`) with the queued jobs it may claim; nothing if everything.
+
+    Claimed jobs leave it; a job of this run that goes back to the queue joins it again at the end.
+    """
+    books.selective = not selection.everything
+    books.connection.execute(_CREATE_SELECTED)
+    books.connection.execute(_CREATE_CAPPED)
+    books.connection.execute("DELETE FROM temp.selected")
+    books.connection.execute("DELETE FROM temp.capped")
+    if selection.everything:
+        return
+    conditions, parameters = selection.sql()
+    limit = -1 if selection.limit is None else selection.limit
+    books.connection.execute(
+        _SELECT_JOBS + conditions + " ORDER BY j.priority DESC, j.id LIMIT ?", (route, *parameters, limit)
+    )

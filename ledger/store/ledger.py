@@ -1,0 +1,200 @@
+"""The ledger, as the rest of the program sees it: a dozen verbs and no SQL.
+
+Opening takes the lock, checks the file, brings the schema up to date and recovers. Every verb writes in
+transactions of its own; the two that a run calls a thousand times a minute (`claim`, `record`) go through
+the group commit and return only when their own write is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from ledger import events as ev
+from ledger.clock import Clock
+from ledger.machine import Transition
+from ledger.model import FileFacts, OpenJob, SourceRow
+from ledger.policy import Policy
+from ledger.states import StopReason
+from ledger.store import balance, claims, enqueue, imports, resolve, runs
+from ledger.store.balance import Doubt, Gap
+from ledger.store.books import Books
+from ledger.store.connect import (
+    Migrations,
+    check_file,
+    check_place,
+    checkpoint,
+    connect,
+    migrate,
+    real_path,
+    transaction,
+)
+from ledger.store.engine import sqlite3
+from ledger.store.exposure import Caps
+from ledger.store.group import GroupCommit
+from ledger.store.lock import Lock
+from ledger.store.selection import Selection, check_fields
+from ledger.store.steps import record
+
+
+class Ledger:
+    """One open ledger, ours alone to write until `close`.
+
+    Args:
+        path: The file; made when there is none.
+        purpose: What we do with it, shown to a second process (`run`, `import`, …).
+        clock: The one clock.
+        migrations: The schema's history.
+        policy: Waits and bounds; only a run needs its own.
+
+    Raises:
+        LedgerFileProblem: Not a ledger, made by a newer version, read-only, on a network share.
+        LedgerBusy: Another process holds it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        purpose: str,
+        *,
+        clock: Clock,
+        migrations: Migrations,
+        policy: Policy | None = None,
+    ) -> None:
+        self.path = real_path(path)
+        check_place(self.path)
+        check_file(self.path)
+        self._lock = Lock(self.path, purpose, clock)
+        try:
+            connection = connect(self.path)
+            try:
+                migrate(connection, self.path, migrations)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        self.books = Books(connection, clock, policy or Policy())
+        self.group = GroupCommit(self.books)
+
+    def close(self) -> None:
+        """Truncate the log (deleted bearers' bytes go with it), close the file, let go of the lock."""
+        with suppress(sqlite3.Error):
+            checkpoint(self.books.connection)
+        self.books.connection.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- files and what is to be asked ---
+
+    def import_rows(self, facts: FileFacts, rows: Iterable[SourceRow]) -> imports.ImportReport:
+        """Take in one file in one transaction (`store.imports`)."""
+        return imports.import_rows(self.books, facts, rows)
+
+    def enqueue(self, route: str, mode: str, selection: Selection, build: enqueue.Build) -> enqueue.Enqueued:
+        """Write a job for every selected lead never asked on `route`, and fill the run's selection."""
+        check_fields(self.books.connection, selection)
+        done = enqueue.enqueue(self.books, route, mode, selection, build)
+        enqueue.select(self.books, route, selection)
+        return done
+
+    # --- a run ---
+
+    def recover(self) -> runs.Recovered:
+        """Mark dead runs as `died` and their POSTs in the air as `in_doubt`. Harmless when repeated."""
+        return runs.recover(self.books)
+
+    def begin_run(
+        self,
+        *,
+        origin: str,
+        settings: dict[str, Any],
+        caps: Caps,
+        new_budget: bool = False,
+        change_provider: bool = False,
+    ) -> int:
+        """Open a run and return its id (`store.runs.begin`)."""
+        return runs.begin(
+            self.books,
+            origin=origin,
+            settings=settings,
+            caps=caps,
+            new_budget=new_budget,
+            change_provider=change_provider,
+        )
+
+    def end_run(self, reason: StopReason) -> None:
+        """Close the run, and let the truncating checkpoint wipe what was deleted."""
+        runs.end(self.books, reason)
+        with suppress(sqlite3.Error):
+            checkpoint(self.books.connection)
+
+    async def claim(self, rules: claims.ClaimRules, limit: int) -> claims.Claim:
+        """Take up to `limit` jobs to send; their intents and holds are on disk when this returns.
+
+        Raises:
+            DiskTrouble: Nothing was claimed and paying must stop.
+        """
+        return await self.group.write(lambda books: claims.claim(books, rules, limit))
+
+    async def record(self, job_id: int, fence: int, event: ev.Event, *, polls: int = 0) -> Transition | None:
+        """Let `event` happen to a job; all of it is on disk when this returns (`store.steps.record`)."""
+        return await self.group.write(lambda books: record(books, job_id, fence, event, polls=polls))
+
+    def next_due(self, route: str) -> str | None:
+        """When the earliest job that waits for its time may go (ledger time text), or None."""
+        return claims.next_due(self.books, route)
+
+    def open_jobs(self) -> Iterator[OpenJob]:
+        """Every job that can be polled."""
+        return runs.open_jobs(self.books.connection)
+
+    def latencies(self, route: str) -> list[float]:
+        """Seconds from acceptance to answer of the route's recent jobs."""
+        return runs.latencies(self.books.connection, route)
+
+    # --- doubts and the balance ---
+
+    def doubts(self, job_id: int | None = None) -> list[Doubt]:
+        """Open doubts: one job's, or all."""
+        return resolve.find_doubts(self.books.connection, job_id)
+
+    def freeze_ends(self, wait_s: float) -> float | None:
+        """The POSIX time from which no doubtful POST can still land; None without doubts."""
+        return balance.freeze_ends(self.books.connection, wait_s)
+
+    def note_balance(self, kind: str, reading: ev.Balance, conclusion: str | None = None) -> Gap:
+        """Record one look at the balance and return how it compares with the books."""
+        with transaction(self.books.connection):
+            return balance.note(self.books, kind, reading, conclusion)
+
+    def balance_gap(self, reading: ev.Balance) -> Gap:
+        """How a balance compares with the books; writes nothing."""
+        return balance.gap(self.books.connection, reading)
+
+    def prove_free(self, reading: ev.Balance, evidence: str) -> list[Transition]:
+        """Note the audit and send every doubt back to the queue, in one transaction."""
+        with transaction(self.books.connection):
+            balance.note(self.books, "audit", reading, evidence)
+            return balance.proved_free(self.books, balance.doubts(self.books.connection), evidence)
+
+    def top_up(self, amount_microusd: int) -> None:
+        """Record money that a person added to the balance."""
+        with transaction(self.books.connection):
+            balance.top_up(self.books, amount_microusd)
+
+    def write_off(self, found: list[Doubt], *, resend: bool) -> int:
+        """Close doubts as lost, and ask anew with `resend`; returns micro-dollars now counted as spent."""
+        return resolve.write_off(self.books, found, resend=resend)
+
+    def accept(self, doubt: Doubt, remote_job_id: str, bearer: ev.Secret | None) -> None:
+        """Take a person's word for the provider's job id of a doubt."""
+        resolve.accept(self.books, doubt, remote_job_id, bearer)

@@ -1,0 +1,92 @@
+"""A person decides a doubt: send it again, write it off, or name the provider's job id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger import events as ev
+from ledger.clock import to_text
+from ledger.errors import UsageProblem
+from ledger.states import NEW, Reason, State
+from ledger.store.balance import Doubt, doubts
+from ledger.store.books import Books
+from ledger.store.connect import Connection, transaction
+from ledger.store.steps import note_step, record
+
+_NEXT_GENERATION: Final = """
+    INSERT INTO jobs (lead_id, route, mode, request, request_key, generation, reason, priority, created_at,
+        updated_at)
+    SELECT lead_id, route, mode, request, request_key,
+        (SELECT MAX(o.generation) + 1 FROM jobs o WHERE o.lead_id = j.lead_id AND o.route = j.route
+            AND o.request_key = j.request_key),
+        ?, priority, ?, ?
+    FROM jobs j WHERE id = ?
+"""
+
+
+def find_doubts(connection: Connection, job_id: int | None) -> list[Doubt]:
+    """The doubt of one job, or all of them.
+
+    Raises:
+        UsageProblem: The job does not exist or is not in doubt.
+    """
+    found = doubts(connection)
+    if job_id is None:
+        return found
+    chosen = [doubt for doubt in found if doubt.job_id == job_id]
+    if chosen:
+        return chosen
+    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    state = "not in this ledger" if row is None else f"{row[0]}, not in doubt"
+    raise UsageProblem(
+        f"Job {job_id} is {state}.", next_step="`leadledger jobs --state in_doubt` lists the doubts."
+    )
+
+
+def write_off(books: Books, found: list[Doubt], *, resend: bool) -> int:
+    """Close doubts as `lost`, each hold charged in full and marked assumed; with `resend` ask anew.
+
+    One transaction. A new generation of each job is queued when `resend` is set.
+
+    Returns:
+        Micro-dollars now counted as spent.
+    """
+    spent = 0
+    choice = "resend" if resend else "write-off"
+    with transaction(books.connection):
+        for doubt in found:
+            evidence = f"person: {choice}, charge assumed"
+            event = ev.WrittenOff(doubt.ceiling_microusd, assumed=True, evidence=evidence, resend=resend)
+            record(books, doubt.job_id, doubt.fence, event)
+            spent += doubt.ceiling_microusd
+            if resend:
+                _ask_anew(books, doubt.job_id)
+    return spent
+
+
+def _ask_anew(books: Books, job_id: int) -> None:
+    at = to_text(books.now)
+    cursor = books.connection.execute(_NEXT_GENERATION, (Reason.RESENT, at, at, job_id))
+    note_step(books, cursor.lastrowid or 0, None, NEW, State.QUEUED, Reason.RESENT)
+
+
+def accept(books: Books, doubt: Doubt, remote_job_id: str, bearer: ev.Secret | None) -> None:
+    """Take a person's word that the provider knows this attempt as `remote_job_id`: it will be polled.
+
+    Raises:
+        UsageProblem: Another attempt already has that id, or this one has another.
+    """
+    with transaction(books.connection):
+        own = books.connection.execute(
+            "SELECT remote_job_id FROM attempts WHERE job_id = ? AND number = ?", (doubt.job_id, doubt.fence)
+        ).fetchone()[0]
+        if own not in {None, remote_job_id}:
+            raise UsageProblem(f"Job {doubt.job_id} is already known to the provider as {own}.")
+        taken = books.connection.execute(
+            "SELECT job_id FROM attempts WHERE remote_job_id = ? AND job_id <> ?",
+            (remote_job_id, doubt.job_id),
+        ).fetchone()
+        if taken is not None:
+            raise UsageProblem(f"{remote_job_id} is already the remote id of job {taken[0]}.")
+        event = ev.AcceptedByPerson(remote_job_id, bearer, f"person: accepted as {remote_job_id}")
+        record(books, doubt.job_id, doubt.fence, event)
