@@ -22,18 +22,29 @@ def parse_usd(value: object) -> int | None:
     """
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         return None
-    text = str(value).strip()
-    if isinstance(value, str):
-        text = text.removeprefix("$").replace(",", "")
-        if not text.isascii():
-            return None
+    amount = _decimal(value)
+    if amount is None:
+        return None
     try:
-        micro = (Decimal(text) * MICRO).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
-    except (InvalidOperation, ValueError):
+        micro = (amount * MICRO).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
+    except InvalidOperation:  # more digits than 28: far above a billion dollars
         return None
     if not 0 <= micro <= MAX_MICROUSD:
         return None
     return int(micro)
+
+
+def _decimal(value: int | str | Decimal) -> Decimal | None:
+    """The finite number that `value` says; text in ASCII digits only, without Python's underscores."""
+    if isinstance(value, str):
+        value = value.strip().removeprefix("$").replace(",", "")
+        if not value.isascii() or "_" in value:
+            return None
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def last_digit_microusd(value: object) -> int:
@@ -44,8 +55,10 @@ def last_digit_microusd(value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         return MICRO
-    _, point, decimals = str(value).strip().removeprefix("$").partition(".")
-    shown = len(decimals) if point and decimals.isdigit() else 0
+    number = _decimal(value)
+    exponent = 0 if number is None else number.as_tuple().exponent
+    # By exponent, not by the text: `str(Decimal("0.0000001"))` is `1E-7`, which shows no point.
+    shown = -exponent if isinstance(exponent, int) and exponent < 0 else 0
     return int(10 ** (6 - min(shown, 6)))
 
 

@@ -317,8 +317,13 @@ _TRIGGERS = (
     CREATE TRIGGER attempts_one_open BEFORE INSERT ON attempts
     WHEN EXISTS (SELECT 1 FROM attempts a WHERE a.job_id = NEW.job_id AND NOT EXISTS
             (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind IN ('charge', 'release')))
-        OR EXISTS (SELECT 1 FROM attempts WHERE id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'an earlier attempt of this job is still open'); END
+    """,
+    """
+    CREATE TRIGGER attempts_no_replace BEFORE INSERT ON attempts
+    WHEN EXISTS (SELECT 1 FROM attempts WHERE id = NEW.id OR (job_id = NEW.job_id AND number = NEW.number)
+            OR idempotency_key = NEW.idempotency_key OR remote_job_id = NEW.remote_job_id)
+    BEGIN SELECT RAISE(ABORT, 'what was sent never changes'); END
     """,
     _refuse(
         "attempts",
@@ -326,10 +331,17 @@ _TRIGGERS = (
         "what was sent never changes",
         "NOT ("
         + _unchanged("id", "job_id", "number", "run_id", "idempotency_key", "ceiling_microusd", "started_at")
-        + " AND (OLD.remote_job_id IS NULL OR NEW.remote_job_id IS OLD.remote_job_id))",
+        + " AND (OLD.remote_job_id IS NULL OR NEW.remote_job_id IS OLD.remote_job_id)"
+        # UPDATE OR REPLACE would delete the other attempt, unseen by its delete trigger.
+        + " AND NOT EXISTS (SELECT 1 FROM attempts o WHERE o.remote_job_id = NEW.remote_job_id "
+        + "AND o.id <> NEW.id))",
     ),
     _refuse("attempts", "DELETE", "attempts are never deleted"),
     _refuse("runs", "DELETE", "runs are never deleted"),
+    """
+    CREATE TRIGGER runs_no_replace BEFORE INSERT ON runs WHEN EXISTS (SELECT 1 FROM runs WHERE id = NEW.id)
+    BEGIN SELECT RAISE(ABORT, 'runs are never deleted'); END
+    """,
     # The books.
     *_append_only(
         "costs",

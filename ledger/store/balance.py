@@ -19,13 +19,26 @@ from ledger.store.steps import record
 _OPENING: Final = """
     SELECT observed_microusd, last_cost_id FROM balance_checks WHERE kind = 'opening' ORDER BY id DESC LIMIT 1
 """
-_MOVED: Final = """
-    SELECT COALESCE(SUM(CASE kind WHEN 'top_up' THEN amount_microusd
-        WHEN 'charge' THEN CASE assumed WHEN 1 THEN 0 ELSE -amount_microusd END
-        WHEN 'adjust' THEN -amount_microusd WHEN 'unattributed' THEN -amount_microusd ELSE 0 END), 0)
-    FROM costs WHERE id > ?
+# A late answer's adjust says what an assumed charge really was: from then on both count. The adjust of an
+# attempt closed before the opening moves nothing: the provider took that money before the opening was read.
+_STILL_ASSUMED: Final = """
+    c.kind = 'charge' AND c.assumed = 1
+        AND NOT EXISTS (SELECT 1 FROM costs x WHERE x.attempt_id = c.attempt_id AND x.kind = 'adjust')
 """
-_ASSUMED: Final = "SELECT COUNT(*) FROM costs WHERE kind = 'charge' AND assumed = 1 AND id > ?"
+_MOVED: Final = (
+    """
+    SELECT COALESCE(SUM(CASE WHEN c.kind = 'top_up' THEN c.amount_microusd
+        WHEN c.kind IN ('hold', 'release') THEN 0
+        WHEN """
+    + _STILL_ASSUMED
+    + """ THEN 0
+        WHEN c.kind = 'adjust' AND EXISTS (SELECT 1 FROM costs x WHERE x.attempt_id = c.attempt_id
+            AND x.kind IN ('charge', 'release') AND x.id <= ?1) THEN 0
+        ELSE -c.amount_microusd END), 0)
+    FROM costs c WHERE c.id > ?1
+"""
+)
+_ASSUMED: Final = "SELECT COUNT(*) FROM costs c WHERE c.id > ? AND " + _STILL_ASSUMED
 _NOTE: Final = """
     INSERT INTO balance_checks (run_id, kind, observed_microusd, digit_microusd, expected_microusd,
         gap_microusd, last_cost_id, conclusion, at)
@@ -33,6 +46,13 @@ _NOTE: Final = """
 """
 _TOP_UP: Final = """
     INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'top_up', ?, ?, 'person')
+"""
+_AUDITED: Final = """
+    SELECT gap_microusd, last_cost_id = (SELECT COALESCE(MAX(id), 0) FROM costs)
+    FROM balance_checks WHERE kind = 'audit' ORDER BY id DESC LIMIT 1
+"""
+_UNATTRIBUTED: Final = """
+    INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'unattributed', ?, ?, ?)
 """
 _DOUBTS: Final = """
     SELECT j.id, j.attempt, a.ended_at, a.ceiling_microusd
@@ -111,6 +131,19 @@ def note(books: Books, kind: str, balance: ev.Balance, conclusion: str | None = 
         ),
     )
     return found
+
+
+def audited_gap(connection: Connection) -> int | None:
+    """What the newest audit found missing (micro-dollars, > 0), if nothing was booked since."""
+    row = connection.execute(_AUDITED).fetchone()
+    if row is None or not row[1] or row[0] is None or row[0] <= 0:
+        return None
+    return int(row[0])
+
+
+def book_unattributed(books: Books, amount_microusd: int, evidence: str) -> None:
+    """Book money that is gone and belongs to no single attempt (inside the caller's transaction)."""
+    books.connection.execute(_UNATTRIBUTED, (books.run_id, amount_microusd, to_text(books.now), evidence))
 
 
 def top_up(books: Books, amount_microusd: int) -> None:

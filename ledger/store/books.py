@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from ledger.clock import Clock
 from ledger.policy import Policy
-from ledger.store.connect import Connection
+from ledger.store.connect import Connection, transaction
 from ledger.store.exposure import Exposure
 
 
@@ -36,3 +37,18 @@ class Books:
     def now(self) -> datetime:
         """The clock's time."""
         return self.clock.now()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction that moves money: rolled back, the running totals go back with it.
+
+        Raises:
+            DiskTrouble: It could not be written.
+        """
+        before = None if self.exposure is None else self.exposure.copy()
+        try:
+            with transaction(self.connection):
+                yield
+        except BaseException:
+            self.exposure = before
+            raise

@@ -55,6 +55,8 @@ class Claim:
 
     calls: tuple[PaidCall, ...]
     blocked_by: str | None = None
+    leads_capped: int = 0
+    """Leads passed over because one more hold would break their own cap."""
 
 
 def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
@@ -69,14 +71,16 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
     query = ready + _NOT_CAPPED + order
     found = books.connection.execute(query, (rules.route, limit)).fetchall()
     calls: list[PaidCall] = []
+    capped = 0
     for job_id, lead_id, request in found:
         blocked_by = exposure.blocked_by(rules.ceiling_microusd, rules.caps)
         if blocked_by is not None:
-            return Claim(tuple(calls), blocked_by)
+            return Claim(tuple(calls), blocked_by, capped)
         if _lead_is_capped(books, rules, lead_id):
+            capped += 1
             continue
         calls.append(_take(books, rules, job_id, request))
-    return Claim(tuple(calls))
+    return Claim(tuple(calls), leads_capped=capped)
 
 
 def _today(books: Books) -> Exposure:

@@ -114,22 +114,43 @@ def check_file(path: Path) -> None:
         raise LedgerFileProblem(f"{path} is not a file.", next_step="Name a ledger with --db.")
     try:
         with path.open("rb") as file:
-            head = file.read(100)
+            head = file.read(len(_MAGIC))
     except OSError as error:
         raise LedgerFileProblem(f"{path} cannot be read: {error.strerror}.") from error
-    application_id = int.from_bytes(head[68:72], "big")
-    if not head.startswith(_MAGIC) or application_id != APPLICATION_ID:
+    application_id, version = _identity(path) if head == _MAGIC else (None, 0)
+    if application_id != APPLICATION_ID:
         raise LedgerFileProblem(
             f"{path} is not a ledger.",
             next_step="Name another file with --db; a new one is created where none is.",
         )
-    version = int.from_bytes(head[60:64], "big")
     if version > SCHEMA_VERSION:
         raise LedgerFileProblem(
             f"{path} was made by a newer version of leadledger (schema {version}, this one knows "
             f"{SCHEMA_VERSION}).",
             next_step="Install the newer version; this one would not understand what it finds.",
         )
+
+
+def _identity(path: Path) -> tuple[int | None, int]:
+    """(application id, schema version) of an SQLite file; (None, 0) for one that SQLite cannot read.
+
+    SQLite is asked and not the first bytes of the file: after a kill, what they should say may still be in
+    the write-ahead log. A file without any table, as a kill before the first migration leaves it, counts as
+    a ledger of version 0.
+    """
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.Error:
+        return None, 0
+    finally:
+        connection.close()
+    if application_id == 0 and tables == 0:
+        return APPLICATION_ID, 0
+    return application_id, version
 
 
 def connect(path: Path) -> Connection:
@@ -208,7 +229,8 @@ def transaction(connection: Connection) -> Iterator[None]:
     Nothing inside may await: another task's write would join the transaction and share its fate.
 
     Raises:
-        DiskTrouble: BEGIN or COMMIT failed. Nothing of the transaction is on disk and paying must stop.
+        DiskTrouble: SQLite could not begin, write or commit. Nothing of the transaction is on disk and
+            paying must stop. A refused row (`IntegrityError`) is the caller's own business and passes.
     """
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -216,8 +238,10 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise disk_trouble(error) from error
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         _roll_back(connection)
+        if is_disk_trouble(error):
+            raise disk_trouble(error) from error
         raise
     try:
         connection.execute("COMMIT")
@@ -233,7 +257,12 @@ def _roll_back(connection: Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def disk_trouble(error: Exception) -> DiskTrouble:
+def is_disk_trouble(error: BaseException) -> bool:
+    """True for SQLite's own errors, unless it only refused a row."""
+    return isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError)
+
+
+def disk_trouble(error: BaseException) -> DiskTrouble:
     """The error for a ledger that will not take a write."""
     return DiskTrouble(
         f"The ledger cannot be written: {error}.",

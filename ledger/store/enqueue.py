@@ -36,6 +36,10 @@ _CREATE_SELECTED: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS selected (rank INTEGER PRIMARY KEY, job_id INTEGER UNIQUE)"
 )
 _CREATE_CAPPED: Final = "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)"
+_READY_COUNT: Final = """
+    SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND paused_at IS NULL
+        AND not_before IS NULL AND route = ? LIMIT 100000)
+"""
 _SELECT_JOBS: Final = """
     INSERT INTO temp.selected (job_id)
     SELECT j.id FROM jobs j JOIN leads l ON l.id = j.lead_id
@@ -128,6 +132,20 @@ def _ready(books: Books, route: str, selection: Selection) -> int:
         "WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?" + conditions
     )
     return int(books.connection.execute(query, (route, *parameters)).fetchone()[0])
+
+
+def any_left(books: Books, route: str, selection: Selection) -> bool:
+    """True while a selected lead is queued on `route` or was never asked."""
+    conditions, parameters = selection.sql()
+    query = "SELECT EXISTS (" + _NEVER_ASKED + conditions + " LIMIT 1)"
+    if books.connection.execute(query, (0, route, *parameters)).fetchone()[0]:
+        return True
+    return _ready(books, route, selection) > 0
+
+
+def ready_count(connection: Connection, route: str) -> int:
+    """Queued jobs of `route` that may go now, counted up to 100,000 (a progress line asks often)."""
+    return int(connection.execute(_READY_COUNT, (route,)).fetchone()[0])
 
 
 def _write_job(

@@ -66,7 +66,7 @@ class Exposure:
             self.chain_microusd += delta
         else:
             self.chain_microusd -= hold_closed
-        if started_at.startswith(self.day):
+        if started_at >= self.day:  # as `load` counts: a wall clock may step back over midnight
             self.day_microusd += delta
 
 

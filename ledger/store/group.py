@@ -17,8 +17,7 @@ from typing import Any, TypeVar, cast
 
 from ledger.errors import DiskTrouble
 from ledger.store.books import Books
-from ledger.store.connect import disk_trouble, transaction
-from ledger.store.engine import sqlite3
+from ledger.store.connect import is_disk_trouble, transaction
 
 T = TypeVar("T")
 GROUP_MAX = 500
@@ -96,8 +95,8 @@ class GroupCommit:
         try:
             value = work(self.books)
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                raise disk_trouble(error) from error
+            if is_disk_trouble(error):
+                raise
             self.books.exposure = before
             connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")

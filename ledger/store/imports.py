@@ -8,38 +8,25 @@ two `executemany` calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from ledger.clock import to_text
-from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
+from ledger.model import LEAD_FIELDS, FileFacts, SourceRow
 from ledger.store.books import Books
 from ledger.store.connect import Connection, transaction
+from ledger.store.matching import KEY_COLUMNS, KnownLead, Match
 
 CHUNK: Final = 5000
 NOTED_MAX: Final = 1000
 """Rejections, problems and changes spelt out in the report; the counts are always complete."""
 
-_KEY_COLUMNS: Final = ("contact_key", "email_key", "place_key", "phone_key")
-_BY_KEY: Final = tuple(
-    "SELECT "
-    + column
-    + ", id FROM leads WHERE "
-    + column
-    + " IN (SELECT value FROM json_each(?)) ORDER BY id"
-    for column in _KEY_COLUMNS
-)
 _FIELDS: Final = ", ".join(LEAD_FIELDS)
-_KNOWN: Final = (
-    "SELECT id, contact_key, extra, suppressed, "
-    + _FIELDS
-    + " FROM leads WHERE id IN (SELECT value FROM json_each(?))"
-)
 _NEW_LEAD: Final = (
     "INSERT INTO leads (id, source, created_at, extra, suppressed, "
-    + ", ".join(_KEY_COLUMNS)
+    + ", ".join(KEY_COLUMNS)
     + ", "
     + _FIELDS
     + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?"
@@ -48,7 +35,7 @@ _NEW_LEAD: Final = (
 )
 _FILL_LEAD: Final = (
     "UPDATE leads SET "
-    + ", ".join(name + " = COALESCE(" + name + ", ?)" for name in (*LEAD_FIELDS, *_KEY_COLUMNS, "extra"))
+    + ", ".join(name + " = COALESCE(" + name + ", ?)" for name in (*LEAD_FIELDS, *KEY_COLUMNS, "extra"))
     + ", suppressed = MAX(suppressed, ?) WHERE id = ?"
 )
 _NEW_ROW: Final = (
@@ -162,30 +149,28 @@ class _Taker:
         self.next_id = int(last) + 1
 
     def take(self, chunk: list[SourceRow]) -> None:
-        found = _Found(self.connection, chunk)
+        match = Match(self.connection, chunk)
         new_leads: list[tuple[object, ...]] = []
         new_rows: list[tuple[object, ...]] = []
-        fills: dict[int, SourceRow] = {}
+        fills: list[tuple[object, ...]] = []
         for row in chunk:
             problem = row.problem
             if row.rejection is not None:
                 lead_id, problem = None, self._reject(row)
             else:
-                lead_id, weaker = found.lead_of(row.keys)
-                if lead_id is None:
-                    lead_id = self._new(row, new_leads, found)
-                else:
-                    self._known(row, lead_id, found, fills)
-                if weaker is not None:
-                    problem = _joined(problem, f"shares a weaker key with lead {weaker}, another contact id")
-            if problem and row.rejection is None:
-                self.report.problem_count += 1
-                _note(self.report.problems, Noted(row.number, None, problem))
+                lead, rival = match.lead_of(row.keys)
+                lead_id = self._new(row, new_leads, match) if lead is None else lead.id
+                if lead is not None:
+                    self._known(row, lead, match, fills)
+                if rival is not None:
+                    problem = _joined(problem, f"shares a weaker key with lead {rival}, another contact id")
+                if problem:
+                    self.report.problem_count += 1
+                    _note(self.report.problems, Noted(row.number, None, problem))
             new_rows.append((self.report.import_id, row.number, row.raw, lead_id, problem))
         self.connection.executemany(_NEW_LEAD, new_leads)
         self.connection.executemany(_NEW_ROW, new_rows)
-        for lead_id, row in fills.items():
-            self._fill(lead_id, row)
+        self.connection.executemany(_FILL_LEAD, fills)
         self.report.rows_read += len(chunk)
 
     def _reject(self, row: SourceRow) -> str:
@@ -194,112 +179,26 @@ class _Taker:
         _note(self.report.rejections, Noted(row.number, column, reason))
         return _note_text(column, reason)
 
-    def _new(self, row: SourceRow, new_leads: list[tuple[object, ...]], found: _Found) -> int:
+    def _new(self, row: SourceRow, new_leads: list[tuple[object, ...]], match: Match) -> int:
         lead_id = self.next_id
         self.next_id += 1
         self.report.leads_new += 1
-        found.add(lead_id, row)
+        match.add(lead_id, row)
         new_leads.append(
             (lead_id, self.source, self.at, row.extra, int(row.suppressed), *row.keys, *row.fields)
         )
         return lead_id
 
-    def _known(self, row: SourceRow, lead_id: int, found: _Found, fills: dict[int, SourceRow]) -> None:
+    def _known(self, row: SourceRow, lead: KnownLead, match: Match, fills: list[tuple[object, ...]]) -> None:
         self.report.leads_known += 1
-        has = found.fields_of(lead_id)
-        gained = row.suppressed or (row.keys.contact is not None and found.contact_of(lead_id) is None)
-        for index, value in enumerate(row.fields):
-            if value is None or value == has[index]:
+        for name, has, value in zip(LEAD_FIELDS, lead.fields, row.fields, strict=True):
+            if value is None or has is None or value == has or value.casefold() == has.casefold():
                 continue
-            if has[index] is None:
-                gained = True
-            else:
-                self.report.changed_count += 1
-                said = f"lead {lead_id} has {has[index]!r}, this row says {value!r}"
-                _note(self.report.changed, Noted(row.number, LEAD_FIELDS[index], said))
-        if not gained:
-            return
-        fills[lead_id] = _both(fills.get(lead_id), found.merge(lead_id, row))
-
-    def _fill(self, lead_id: int, row: SourceRow) -> None:
-        self.connection.execute(_FILL_LEAD, (*row.fields, *row.keys, row.extra, int(row.suppressed), lead_id))
-
-
-class _Found:
-    """The leads that a chunk's keys name, in the ledger and among the chunk's own earlier rows."""
-
-    def __init__(self, connection: Connection, chunk: list[SourceRow]) -> None:
-        self._by_key: list[dict[str, int]] = []
-        ids: set[int] = set()
-        for position, query in enumerate(_BY_KEY):
-            keys = {row.keys[position] for row in chunk if row.keys[position] is not None}
-            known: dict[str, int] = {}
-            if keys:
-                for key, lead_id in connection.execute(query, (json.dumps(list(keys)),)):
-                    known.setdefault(key, lead_id)
-            self._by_key.append(known)
-            ids.update(known.values())
-        self._contact: dict[int, str | None] = {}
-        self._fields: dict[int, tuple[str | None, ...]] = {}
-        for row in _known(connection, ids):
-            self._contact[row[0]] = row[1]
-            self._fields[row[0]] = row[4:]
-
-    def lead_of(self, keys: Keys) -> tuple[int | None, int | None]:
-        """(the lead this row is, or None; a lead that shares only a weaker key under another contact id)."""
-        contact, *weaker = keys
-        if contact is not None:
-            lead_id = self._by_key[0].get(contact)
-            if lead_id is not None:
-                return lead_id, None
-        for position, key in enumerate(weaker, start=1):
-            lead_id = None if key is None else self._by_key[position].get(key)
-            if lead_id is None:
-                continue
-            if contact is not None and self._contact[lead_id] is not None:
-                return None, lead_id
-            return lead_id, None
-        return None, None
-
-    def add(self, lead_id: int, row: SourceRow) -> None:
-        """A lead born in this chunk."""
-        for known, key in zip(self._by_key, row.keys, strict=True):
-            if key is not None:
-                known.setdefault(key, lead_id)
-        self._contact[lead_id] = row.keys.contact
-        self._fields[lead_id] = row.fields
-
-    def merge(self, lead_id: int, row: SourceRow) -> SourceRow:
-        """What the lead will be once this row has filled its gaps; later rows see it."""
-        has = self._fields[lead_id]
-        fields = tuple(old if old is not None else new for old, new in zip(has, row.fields, strict=True))
-        self._fields[lead_id] = fields
-        if self._contact[lead_id] is None:
-            self._contact[lead_id] = row.keys.contact
-        for known, key in zip(self._by_key, row.keys, strict=True):
-            if key is not None:
-                known.setdefault(key, lead_id)
-        return row._replace(fields=fields)
-
-    def fields_of(self, lead_id: int) -> tuple[str | None, ...]:
-        return self._fields[lead_id]
-
-    def contact_of(self, lead_id: int) -> str | None:
-        return self._contact[lead_id]
-
-
-def _known(connection: Connection, ids: set[int]) -> Iterator[tuple[Any, ...]]:
-    if ids:
-        yield from connection.execute(_KNOWN, (json.dumps(list(ids)),))
-
-
-def _both(earlier: SourceRow | None, row: SourceRow) -> SourceRow:
-    """Two rows of one chunk that fill the same lead, as one."""
-    if earlier is None:
-        return row
-    keys = Keys(*(old if old is not None else new for old, new in zip(earlier.keys, row.keys, strict=True)))
-    suppressed = earlier.suppressed or row.suppressed
-    return row._replace(keys=keys, extra=earlier.extra or row.extra, suppressed=suppressed)
+            self.report.changed_count += 1
+            said = f"lead {lead.id} has {has!r}, this row says {value!r}"
+            _note(self.report.changed, Noted(row.number, name, said))
+        if match.fill(lead, row):
+            fills.append((*row.fields, *row.keys, row.extra, int(row.suppressed), lead.id))
 
 
 def _joined(first: str | None, second: str) -> str:

@@ -106,6 +106,15 @@ class Ledger:
         enqueue.select(self.books, route, selection)
         return done
 
+    def anything_to_do(self, route: str, selection: Selection) -> bool:
+        """False when a run would find nothing to send, to poll or to clear up: it then writes nothing."""
+        check_fields(self.books.connection, selection)
+        return runs.has_open(self.books.connection) or enqueue.any_left(self.books, route, selection)
+
+    def ready_count(self, route: str) -> int:
+        """Queued jobs of a route that may go now, counted up to 100,000."""
+        return enqueue.ready_count(self.books.connection, route)
+
     # --- a run ---
 
     def recover(self) -> runs.Recovered:
@@ -161,6 +170,10 @@ class Ledger:
         """Seconds from acceptance to answer of the route's recent jobs."""
         return runs.latencies(self.books.connection, route)
 
+    def has_open_attempts(self) -> bool:
+        """True while any attempt may still cost money: the balance is then no fresh start."""
+        return runs.has_open(self.books.connection)
+
     # --- doubts and the balance ---
 
     def doubts(self, job_id: int | None = None) -> list[Doubt]:
@@ -182,14 +195,28 @@ class Ledger:
 
     def prove_free(self, reading: ev.Balance, evidence: str) -> list[Transition]:
         """Note the audit and send every doubt back to the queue, in one transaction."""
-        with transaction(self.books.connection):
+        with self.books.transaction():
             balance.note(self.books, "audit", reading, evidence)
             return balance.proved_free(self.books, balance.doubts(self.books.connection), evidence)
+
+    def prove_charged(
+        self, reading: ev.Balance, doubt: Doubt, charge: int, evidence: str
+    ) -> list[Transition]:
+        """Note the audit and close the one doubt as lost at what it was charged, in one transaction."""
+        with self.books.transaction():
+            balance.note(self.books, "audit", reading, evidence)
+            event = ev.AuditCharged(charge, evidence)
+            step = record(self.books, doubt.job_id, doubt.fence, event)
+            return [] if step is None else [step]
 
     def top_up(self, amount_microusd: int) -> None:
         """Record money that a person added to the balance."""
         with transaction(self.books.connection):
             balance.top_up(self.books, amount_microusd)
+
+    def audited_gap(self) -> int | None:
+        """What the newest audit found missing, if nothing was booked since; None otherwise."""
+        return balance.audited_gap(self.books.connection)
 
     def write_off(self, found: list[Doubt], *, resend: bool) -> int:
         """Close doubts as lost, and ask anew with `resend`; returns micro-dollars now counted as spent."""

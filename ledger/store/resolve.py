@@ -7,10 +7,11 @@ from typing import Final
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import UsageProblem
+from ledger.money import usd
 from ledger.states import NEW, Reason, State
-from ledger.store.balance import Doubt, doubts
+from ledger.store.balance import Doubt, audited_gap, book_unattributed, doubts
 from ledger.store.books import Books
-from ledger.store.connect import Connection, transaction
+from ledger.store.connect import Connection
 from ledger.store.steps import note_step, record
 
 _NEXT_GENERATION: Final = """
@@ -44,23 +45,38 @@ def find_doubts(connection: Connection, job_id: int | None) -> list[Doubt]:
 
 
 def write_off(books: Books, found: list[Doubt], *, resend: bool) -> int:
-    """Close doubts as `lost`, each hold charged in full and marked assumed; with `resend` ask anew.
+    """Close doubts as `lost`, in one transaction; with `resend` a new generation of each job is queued.
 
-    One transaction. A new generation of each job is queued when `resend` is set.
+    What they cost: a whole group after an audit: the gap it found, booked once as `unattributed`, every
+    hold released. One of several after an audit: the gap, at most its hold. Without an audit: the whole
+    hold. The last two are marked assumed.
 
     Returns:
         Micro-dollars now counted as spent.
     """
-    spent = 0
     choice = "resend" if resend else "write-off"
-    with transaction(books.connection):
+    missing = audited_gap(books.connection)
+    whole_group = len(found) == len(doubts(books.connection))
+    spent = 0
+    with books.transaction():
         for doubt in found:
-            evidence = f"person: {choice}, charge assumed"
-            event = ev.WrittenOff(doubt.ceiling_microusd, assumed=True, evidence=evidence, resend=resend)
+            if missing is None:
+                charge, basis = doubt.ceiling_microusd, "no audit, the whole hold is assumed spent"
+            elif whole_group:
+                charge, basis = 0, f"the group's {usd(missing)} is booked as unattributed"
+            else:
+                charge = min(doubt.ceiling_microusd, missing)
+                missing -= charge
+                basis = "the audited gap is assumed to be its charge"
+            evidence = f"person: {choice}; {basis}"
+            event = ev.WrittenOff(charge, assumed=True, evidence=evidence, resend=resend)
             record(books, doubt.job_id, doubt.fence, event)
-            spent += doubt.ceiling_microusd
+            spent += charge
             if resend:
                 _ask_anew(books, doubt.job_id)
+        if missing is not None and whole_group:
+            book_unattributed(books, missing, f"person: {choice} of {len(found)} doubts after an audit")
+            spent += missing
     return spent
 
 
@@ -76,17 +92,19 @@ def accept(books: Books, doubt: Doubt, remote_job_id: str, bearer: ev.Secret | N
     Raises:
         UsageProblem: Another attempt already has that id, or this one has another.
     """
-    with transaction(books.connection):
+    with books.transaction():
         own = books.connection.execute(
             "SELECT remote_job_id FROM attempts WHERE job_id = ? AND number = ?", (doubt.job_id, doubt.fence)
         ).fetchone()[0]
         if own not in {None, remote_job_id}:
             raise UsageProblem(f"Job {doubt.job_id} is already known to the provider as {own}.")
         taken = books.connection.execute(
-            "SELECT job_id FROM attempts WHERE remote_job_id = ? AND job_id <> ?",
-            (remote_job_id, doubt.job_id),
+            "SELECT job_id FROM attempts WHERE remote_job_id = ? AND NOT (job_id = ? AND number = ?)",
+            (remote_job_id, doubt.job_id, doubt.fence),
         ).fetchone()
         if taken is not None:
-            raise UsageProblem(f"{remote_job_id} is already the remote id of job {taken[0]}.")
+            raise UsageProblem(
+                f"{remote_job_id} is already the remote id of another attempt, of job {taken[0]}."
+            )
         event = ev.AcceptedByPerson(remote_job_id, bearer, f"person: accepted as {remote_job_id}")
         record(books, doubt.job_id, doubt.fence, event)

@@ -32,6 +32,7 @@ _OPEN_JOBS: Final = """
     WHERE j.state IN ('waiting', 'in_doubt') AND a.remote_job_id IS NOT NULL AND j.id > ?
     ORDER BY j.id LIMIT 1000
 """
+_HAS_OPEN: Final = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('submitting', 'waiting', 'in_doubt'))"
 _LATENCIES: Final = """
     SELECT (julianday(r.received_at) - julianday(a.ended_at)) * 86400.0
     FROM (SELECT id FROM attempts WHERE outcome = 'accepted' ORDER BY id DESC LIMIT 1000) recent
@@ -55,7 +56,7 @@ def recover(books: Books) -> Recovered:
     One transaction; may run twice. The caller holds the lock, so nobody else is sending.
     """
     at = to_text(books.now)
-    with transaction(books.connection):
+    with books.transaction():
         died = books.connection.execute(
             "UPDATE runs SET ended_at = ?, stop_reason = 'died' WHERE ended_at IS NULL", (at,)
         ).rowcount
@@ -152,6 +153,11 @@ def end(books: Books, reason: StopReason) -> None:
         counted = exposure.load(books.connection, kept.chain_id, kept.day)
         if counted != kept:
             raise Bug(f"Running totals {kept} are not what the books say: {counted}.")
+
+
+def has_open(connection: Connection) -> bool:
+    """True while a job is submitting, waiting or in doubt."""
+    return bool(connection.execute(_HAS_OPEN).fetchone()[0])
 
 
 def open_jobs(connection: Connection) -> Iterator[OpenJob]:

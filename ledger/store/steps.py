@@ -38,7 +38,7 @@ _NOTE_ATTEMPT: Final = """
     UPDATE attempts SET outcome = COALESCE(?, outcome), http_status = COALESCE(?, http_status),
         error = COALESCE(?, error), remote_job_id = COALESCE(remote_job_id, ?),
         billing_mode = COALESCE(?, billing_mode), evidence = COALESCE(?, evidence),
-        ended_at = COALESCE(ended_at, ?), polls = polls + ?
+        ended_at = COALESCE(?, ended_at), polls = polls + ?
     WHERE id = ?
 """
 _BOOK: Final = """
@@ -159,7 +159,7 @@ def write(books: Books, position: Position, step: Transition, *, polls: int = 0)
             step.remote_job_id,
             step.billing_mode,
             step.evidence,
-            None if step.outcome is None else at,
+            at if step.from_state is State.SUBMITTING else None,  # a same-key re-send ends anew
             polls,
             attempt_id,
         ),

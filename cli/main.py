@@ -1,0 +1,124 @@
+"""`leadledger`: the command group. Commands are imported only when they are called (start-up time)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ledger import __version__
+from ledger.cli import output, settings
+from ledger.errors import LeadledgerError
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "import": ("import_", "Take a CRM export in: every row kept, every lead once."),
+    "plan": ("plan", "What a run would send and cost. No paid call."),
+    "run": ("run", "Submit, poll and settle, until done or stopped."),
+    "status": ("status", "Jobs by state, money, rate."),
+    "show": ("show", "Everything about one lead, in sentences."),
+    "jobs": ("jobs", "List jobs by state, route or reason."),
+    "resolve": ("resolve", "Decide a doubt: resend, write off, or accept a job id."),
+    "export": ("export", "Results joined back to the rows of an import, as CSV."),
+    "balance": ("balance", "The provider's balance and how many jobs it carries."),
+    "doctor": ("doctor", "This machine, this file, this key: what is right, what is not."),
+    "sandbox": ("sandbox", "A local provider with faults on request."),
+    "demo": ("demo", "The whole story in under a minute, without a key."),
+}
+"""Command -> (module in this package, one line of help: the list must not import every command)."""
+
+
+class Commands(click.Group):
+    """Looks commands up in `COMMANDS` and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in the order of a night's work."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ledger.cli.{COMMANDS[cmd_name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list, from the table."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 unexpected, or the disk; 2 usage, configuration, not allowed, refused; "
+    "3 done, with failures or doubts; 4 budget or funds; 5 ledger in use; 75 unreachable, try later; "
+    "130/143 interrupted, safe. Example: leadledger import leads.csv && leadledger run "
+    "--route lead-session --budget 50",
+)
+@click.option(
+    "--db",
+    default="leads.db",
+    show_default=True,
+    envvar="LEADLEDGER_DB",
+    help="The ledger file.",
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="LEADLEDGER_LOG_FORMAT",
+    help="How progress lines are written to stderr.",
+)
+@click.version_option(__version__, prog_name="leadledger")
+@click.pass_context
+def cli(ctx: click.Context, db: Path, log_format: str) -> None:
+    """A resumable ledger for paid, slow lead enrichment: nothing paid is lost, nothing is paid twice."""
+    ctx.obj = settings.Globals(db=db, log_format=log_format)
+
+
+def main() -> None:
+    """Run a command and exit with its code; a user's mistake is a sentence, never a traceback."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        code: Any = cli.main(
+            args=arguments,
+            prog_name="leadledger",
+            standalone_mode=False,
+            default_map=settings.default_map(Path("leadledger.toml"), list(COMMANDS)),
+        )
+    except LeadledgerError as error:
+        output.error(error.what, error.money, error.next_step, as_json=as_json)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        hint = _help_hint(error)
+        output.error(f"{error.format_message()}", "Nothing was sent.", hint, as_json=as_json)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        output.error("Stopped.", "Nothing further is sent.", "", as_json=as_json)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing to tell it, and no traceback on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _help_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path} --help` explains." if context is not None else ""

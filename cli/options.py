@@ -1,0 +1,105 @@
+"""Options that several commands share. Every option is also read from `LEADLEDGER_<NAME>`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ledger.money import parse_usd
+from ledger.states import MODES, ROUTES, full_route
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Usd(click.ParamType[int]):
+    """An amount in dollars, as micro-dollars."""
+
+    name = "USD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Micro-dollars of `1.50`."""
+        amount = parse_usd(str(value))
+        if amount is None:
+            self.fail(f"{value!r} is not an amount in dollars (like 25 or 1.50)", param, ctx)
+        return amount
+
+
+class Route(click.ParamType[str]):
+    """A route, in full or short."""
+
+    name = "ROUTE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The full name."""
+        route = full_route(str(value))
+        if route not in ROUTES:
+            short = ", ".join(name.removeprefix("enrich/") for name in ROUTES)
+            self.fail(f"there is no route {value!r}; routes: {short}", param, ctx)
+        return route
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """`click.option` with `LEADLEDGER_<NAME>` as its environment variable."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "LEADLEDGER_" + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
+    settings.setdefault("show_envvar", False)
+    return click.option(*names, envvar=variable, **settings)
+
+
+def common(command: F) -> F:
+    """`--json` and `--yes`, which every command takes."""
+    command = click.option("--yes", is_flag=True, help="Answer every question with yes.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(command)
+
+
+def provider(command: F) -> F:
+    """Where the provider is and how to be let in. The key itself is never an option's value."""
+    for decorate in (
+        option(
+            "--api-key-command", hidden=True, help="A command that prints the key (from leadledger.toml)."
+        ),
+        option(
+            "--api-key-file",
+            type=click.Path(path_type=Path, allow_dash=True),
+            help="Read the key from FILE (- for stdin); else LEADLEDGER_API_KEY.",
+        ),
+        option("--profile", type=click.Path(path_type=Path), help="A profile laid over the built-in one."),
+        option("--base-url", help="The provider's address.  [default: the profile's]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def selection(command: F) -> F:
+    """Which leads, and on which route."""
+    for decorate in (
+        option("--limit", type=click.IntRange(min=1), help="At most N jobs."),
+        click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only leads whose field says so."),
+        click.option("--lead", "leads", multiple=True, help="Only this lead (number, contact id, email, …)."),
+        option("--import", "import_name", metavar="ID|last", help="Only leads of this import."),
+        option("--ceiling", type=Usd(), help="At most so much for one attempt."),
+        option("--mode", type=click.Choice(MODES[:2]), help="async or sync.  [default: the route's]"),
+        option(
+            "--route",
+            type=Route(),
+            required=True,
+            help="What to ask: " + ", ".join(name.removeprefix("enrich/") for name in ROUTES) + ".",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def budgets(command: F) -> F:
+    """The four caps."""
+    for decorate in (
+        option("--budget-total", type=Usd(), help="Cap of the whole ledger."),
+        option("--budget-lead", type=Usd(), help="Cap of one lead over the ledger's life."),
+        option("--budget-day", type=Usd(), help="Cap of one UTC day."),
+        option("--budget", type=Usd(), required=True, help="Cap of this run and those that continue it."),
+    ):
+        command = decorate(command)
+    return command

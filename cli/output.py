@@ -1,0 +1,78 @@
+"""The one place that writes to the terminal: data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+_BAD: Final = {"Cc", "Cf", "Cs"}
+
+
+def clean(text: object) -> str:
+    """A lead's text for a terminal: control and format characters out, so that a name moves no cursor."""
+    plain = str(text)
+    if plain.isascii() and plain.isprintable():
+        return plain
+    return "".join("�" if unicodedata.category(sign) in _BAD else sign for sign in plain)
+
+
+def say(text: str) -> None:
+    """One line of data for a person, on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def tell(text: str) -> None:
+    """One line about what is going on, on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit_json(value: dict[str, Any]) -> None:
+    """Exactly one JSON object on one line on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def error(what: str, money: str, next_step: str, *, as_json: bool) -> None:
+    """A mistake or a failure: what is wrong, what it did to the money, what to do next."""
+    if as_json:
+        emit_json({"schema": 1, "error": {"what": what, "money": money, "next_step": next_step}})
+    label = paint("Error:", "31", sys.stderr)
+    tell(f"{label} {clean(what)}")
+    for line in (money, next_step):
+        if line:
+            tell(f"       {clean(line)}")
+
+
+def paint(text: str, code: str, stream: Any = None) -> str:
+    """`text` in an ANSI colour where a terminal shows it; NO_COLOR and FORCE_COLOR decide before that."""
+    return f"\x1b[{code}m{text}\x1b[0m" if colours(stream or sys.stdout) else text
+
+
+def colours(stream: Any) -> bool:
+    """Whether `stream` takes colours (no-color.org, force-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns for a person, padded to their widest cell; numbers to the right."""
+    cells = [[clean("" if cell is None else cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(headers), *cells]) for column in range(len(headers))]
+    say(
+        paint("  ".join(head.ljust(width) for head, width in zip(headers, widths, strict=True)).rstrip(), "1")
+    )
+    for row in cells:
+        say("  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _pad(cell: str, width: int) -> str:
+    number = cell.lstrip("-$").replace(",", "").replace(".", "", 1)
+    return cell.rjust(width) if number.isdigit() else cell.ljust(width)

@@ -1,0 +1,363 @@
+"""`leadledger run`: the night's work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ledger.cli import options, output, wiring
+from ledger.clock import SystemClock
+from ledger.errors import Bug, DiskTrouble, Unreachable, UsageProblem
+from ledger.money import usd
+from ledger.states import StopReason
+
+if TYPE_CHECKING:
+    from ledger.api.profile import Profile
+    from ledger.cli.settings import Globals
+    from ledger.events import Secret
+    from ledger.policy import Policy
+    from ledger.runner import Runner
+    from ledger.store.ledger import Ledger
+
+EXIT_CODES = {
+    StopReason.FINISHED: 0,
+    StopReason.LIMIT: 0,
+    StopReason.UNTIL: 0,
+    StopReason.BUDGET: 4,
+    StopReason.NO_FUNDS: 4,
+    StopReason.NOT_ALLOWED: 2,
+    StopReason.REFUSED: 2,
+    StopReason.UNREACHABLE: 75,
+    StopReason.DISK: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asks of this run."""
+
+    route: str
+    mode: str | None
+    ceiling: int | None
+    import_name: str | None
+    leads: tuple[str, ...]
+    where: tuple[str, ...]
+    limit: int | None
+    budget: int
+    budget_day: int | None
+    budget_lead: int | None
+    budget_total: int | None
+    new_budget: bool
+    change_provider: bool
+    concurrency: int
+    in_flight: int
+    until: str | None
+    freeze: float | None
+    no_audit: bool
+
+
+@click.command(epilog="Example: leadledger run --route lead-session --budget 50 --until 06:00")
+@options.selection
+@options.budgets
+@click.option("--new-budget", is_flag=True, help="Start a fresh budget instead of continuing the last one.")
+@click.option("--change-provider", is_flag=True, help="Accept another provider than the last run's.")
+@options.option(
+    "--concurrency",
+    type=click.IntRange(1, 200),
+    default=5,
+    show_default=True,
+    help="Paid POSTs in the air: bounds the doubts of one crash.",
+)
+@options.option(
+    "--in-flight",
+    type=click.IntRange(1, 100_000),
+    default=10_000,
+    show_default=True,
+    help="Jobs at the provider.",
+)
+@options.option("--until", metavar="HH:MM", help="Claim nothing from this local time on.")
+@options.option("--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead.")
+@click.option("--no-audit", is_flag=True, help="Leave doubts alone at the end.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, like `plan`.")
+@options.provider
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    base_url: str | None,
+    profile: Path | None,
+    api_key_file: Path | None,
+    api_key_command: str | None,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    **wishes: Any,
+) -> None:
+    """Enqueue what was never asked on the route, submit, poll and settle, until done or stopped.
+
+    Killed at any moment, the same command goes on where it was: accepted jobs are polled, a POST whose
+    outcome nobody knows is held in doubt and never sent again without evidence. Ctrl+C waits for the
+    POSTs in the air; a second one leaves at once, which is also safe.
+    """
+    del yes
+    if dry_run:
+        from ledger.cli.plan import show_plan
+
+        ctx.exit(show_plan(ctx.obj, profile, Wishes(**wishes), as_json=as_json))
+    from ledger.api.profile import Profile
+
+    loaded = Profile.load(profile)
+    key = wiring.api_key(api_key_file, api_key_command)
+    night = Night(ctx.obj, loaded, base_url or loaded.base_url, key, Wishes(**wishes), as_json=as_json)
+    ctx.exit(asyncio.run(night.work()))
+
+
+class Night:
+    """One run, from opening the ledger to the summary."""
+
+    def __init__(
+        self,
+        globals_: Globals,
+        profile: Profile,
+        base_url: str,
+        key: Secret,
+        wishes: Wishes,
+        *,
+        as_json: bool,
+    ) -> None:
+        from ledger.api.origin import checked_base_url, origin
+
+        self.globals, self.profile, self.key, self.wishes = globals_, profile, key, wishes
+        self.as_json = as_json
+        self.base_url = checked_base_url(base_url)
+        self.origin = origin(base_url)
+        self.clock = SystemClock()
+        self.mode = profile.mode_for(wishes.route, wishes.mode)
+        self.ceiling = profile.ceiling_for(wishes.route, self.mode, wishes.ceiling)
+        self.policy: Policy = profile.policy(**({} if wishes.freeze is None else {"freeze_s": wishes.freeze}))
+        self.signal: int | None = None
+        self.run_id: int | None = None
+        self.started = time.monotonic()
+        if wishes.budget < self.ceiling:
+            raise UsageProblem(
+                f"A budget of {usd(wishes.budget)} does not carry one job: each sets "
+                f"{usd(self.ceiling)} aside.",
+                next_step="Raise --budget, or lower --ceiling.",
+            )
+
+    async def work(self) -> int:
+        """Open, run, close; returns the exit code."""
+        with wiring.open_ledger(self.globals.db, "run", self.clock, self.policy) as ledger:
+            recovered = ledger.recover()
+            if recovered.new_doubts:
+                output.tell(
+                    f"The last run was killed with {recovered.new_doubts} paid calls in the air: they are in "
+                    "doubt, their money stays set aside, and they are not sent again without evidence."
+                )
+            return await self._run(ledger)
+
+    async def _run(self, ledger: Ledger) -> int:
+        from ledger.api.client import Client
+        from ledger.store.exposure import Caps
+        from ledger.store.read import Reader
+
+        wishes = self.wishes
+        with Reader(self.globals.db) as reader:
+            selection = wiring.chosen(reader, wishes.import_name, wishes.leads, wishes.where, wishes.limit)
+        build = wiring.builder(self.profile)
+        if not ledger.anything_to_do(wishes.route, selection):
+            return self._summary(None, StopReason.FINISHED)
+        caps = Caps(wishes.budget, wishes.budget_day, wishes.budget_lead, wishes.budget_total)
+        self.run_id = ledger.begin_run(
+            origin=self.origin,
+            settings=self._settings(),
+            caps=caps,
+            new_budget=wishes.new_budget,
+            change_provider=wishes.change_provider,
+        )
+        async with Client(self.base_url, self.key, self.profile, self.clock) as client:
+            await self._open_balance(ledger, client)
+            ledger.enqueue(wishes.route, self.mode, selection, build)
+            reason = await self._loop(ledger, client, caps)
+        return self._summary(self._runner, reason)
+
+    async def _loop(self, ledger: Ledger, client: Any, caps: Any) -> StopReason:
+        from ledger.api.gate import Gate
+        from ledger.cli.progress import show
+        from ledger.runner import Options, Runner
+        from ledger.store.claims import ClaimRules
+
+        wishes = self.wishes
+        self._runner = runner = Runner(
+            ledger,
+            client,
+            Gate(self.clock, wishes.concurrency),
+            clock=self.clock,
+            policy=self.policy,
+            options=Options(
+                rules=ClaimRules(wishes.route, self.mode, self.ceiling, caps),
+                in_flight=wishes.in_flight,
+                until=_next_time(wishes.until),
+                limit=wishes.limit,
+                audit=not wishes.no_audit and self.profile.balance_exclusive,
+                smallest_price_microusd=self.profile.ceiling.min_microusd,
+                post_deadline_s=self.profile.deadline_s(self.mode),
+            ),
+        )
+        self._watch_signals(runner)
+        shown = asyncio.create_task(show(runner, ledger, self.globals.log_format, self.wishes.budget))
+        try:
+            reason = await runner.run()
+        except DiskTrouble:
+            _end(ledger, StopReason.DISK)
+            raise
+        finally:
+            shown.cancel()
+            await asyncio.gather(shown, return_exceptions=True)
+        ledger.end_run(reason)
+        return reason
+
+    async def _open_balance(self, ledger: Ledger, client: Any) -> None:
+        """Re-base the opening balance when nothing is open; otherwise the old opening stands."""
+        from ledger.events import Balance
+
+        reading = await client.balance()
+        if not isinstance(reading, Balance):
+            if reading.not_allowed:
+                ledger.end_run(StopReason.NOT_ALLOWED)
+                raise UsageProblem(
+                    f"The provider refuses this key ({reading.error}).",
+                    next_step="Check LEADLEDGER_API_KEY; `leadledger doctor` looks at it.",
+                )
+            if reading.error in {"connect_error", "connect_timeout"}:
+                ledger.end_run(StopReason.UNREACHABLE)
+                raise Unreachable(
+                    f"{self.base_url} cannot be reached ({reading.error}).",
+                    next_step="Check the address and the network, then start the same command again.",
+                )
+            output.tell(f"The balance could not be read ({reading.error}); doubts cannot be audited tonight.")
+            return
+        kind = "reading" if ledger.has_open_attempts() else "opening"
+        gap = ledger.note_balance(kind, reading)
+        if kind == "opening" and gap.gap_microusd:
+            output.tell(
+                f"The balance is {usd(reading.amount_microusd)}; the books expected "
+                f"{usd(gap.expected_microusd or 0)}. The difference is noted, not booked."
+            )
+
+    def _watch_signals(self, runner: Runner) -> None:
+        """The first signal drains, the second leaves at once; both are safe."""
+
+        def caught(number: int) -> None:
+            if self.signal is None:
+                self.signal = number
+                runner.stop()
+                bound = self.profile.deadline_s(self.mode)
+                output.tell(f"Stopping: waiting for the POSTs in the air ({bound:.0f} s at most).")
+            else:
+                runner.abandon()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, caught, number)
+
+    def _settings(self) -> dict[str, Any]:
+        """What the run was asked to do, for `runs.settings`; no secret is among it."""
+        wishes = {name: getattr(self.wishes, name) for name in Wishes.__slots__}
+        return {**wishes, "mode": self.mode, "ceiling": self.ceiling, "base_url": self.base_url}
+
+    def _summary(self, runner: Runner | None, reason: StopReason) -> int:
+        from ledger.store.read import Reader
+
+        with Reader(self.globals.db) as reader:
+            counts, money = reader.counts(), reader.money()
+        progress = runner.progress if runner is not None else None
+        final = dict(progress.final) if progress is not None else {}
+        code = self._exit_code(reason, final, counts)
+        result = {
+            "schema": 1,
+            "run_id": self.run_id,
+            "stop_reason": reason.value,
+            "submitted": progress.submitted if progress is not None else 0,
+            "final": final,
+            "in_doubt": counts["in_doubt"],
+            "charged_microusd": progress.charged_microusd if progress is not None else 0,
+            "held_microusd": money.held_microusd,
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+        if self.as_json:
+            output.emit_json(result)
+        else:
+            _tell_summary(result, counts, progress.note if progress is not None else "")
+        return code
+
+    def _exit_code(self, reason: StopReason, final: dict[str, int], counts: dict[str, int]) -> int:
+        if reason is StopReason.INTERRUPTED:
+            return 128 + (self.signal or signal.SIGTERM)
+        code = EXIT_CODES.get(reason, 1)
+        troubled = final.get("failed") or final.get("lost") or counts["in_doubt"]
+        return 3 if code == 0 and troubled else code
+
+
+_WHY = {
+    "finished": "Done: every selected job is final.",
+    "limit": "Done: the limit is reached.",
+    "until": "Stopped: it is time. The same command goes on.",
+    "budget": "Stopped: a cap is reached. Raise it, or start a fresh one with --new-budget.",
+    "no_funds": "Stopped: the balance does not carry another job. Top it up; the same command goes on.",
+    "interrupted": "Interrupted, safely. The same command goes on.",
+    "not_allowed": "Stopped: the provider refuses the key.",
+    "refused": "Stopped: the provider refuses every request of this route; the rest stays queued.",
+    "unreachable": "Stopped: the provider cannot be reached. Try again later; nothing is lost.",
+}
+
+
+def _tell_summary(result: dict[str, Any], counts: dict[str, int], note: str) -> None:
+    why = _WHY.get(result["stop_reason"], result["stop_reason"])
+    if result["stop_reason"] == "finished" and counts["in_doubt"]:
+        why = "Done, except for what is in doubt."
+    output.say(why)
+    if note and result["stop_reason"] in {"not_allowed", "refused"}:
+        output.say(f"  It says: {output.clean(note)}")
+    done = ", ".join(f"{n:,} {state}" for state, n in sorted(result["final"].items())) or "nothing new"
+    output.say(f"  This run: {result['submitted']:,} sent; {done}.")
+    output.say(f"  Charged {usd(result['charged_microusd'])}; still held {usd(result['held_microusd'])}.")
+    if counts["in_doubt"]:
+        output.say(
+            f"  {counts['in_doubt']} in doubt: sent, outcome unknown. `leadledger jobs --state in_doubt` "
+            "lists them, `leadledger resolve` decides."
+        )
+        if note:
+            output.say(f"  {output.clean(note)}")
+    open_ = counts["queued"] + counts["waiting"]
+    if open_:
+        output.say(f"  {counts['queued']:,} queued, {counts['waiting']:,} waiting at the provider.")
+
+
+def _end(ledger: Ledger, reason: StopReason) -> None:
+    """Say why the run ended, if the disk still takes it; else the next start marks it `died`."""
+    try:
+        ledger.end_run(reason)
+    except (DiskTrouble, Bug) as trouble:
+        output.tell(f"The end of the run could not be written: {trouble.what}")
+
+
+def _next_time(text: str | None) -> datetime | None:
+    """The next time the wall clock shows HH:MM."""
+    if text is None:
+        return None
+    now = SystemClock().now().astimezone()
+    try:
+        hour, minute = (int(part) for part in text.split(":"))
+        at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    except ValueError:
+        raise UsageProblem(f"--until {text!r} is not a time like 06:00.") from None
+    return at if at > now else at + timedelta(days=1)

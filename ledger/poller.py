@@ -1,0 +1,179 @@
+"""Polling thousands of jobs over a few connections: a queue of due polls and a handful of workers.
+
+A poll that says "still running" writes nothing. A final answer goes to the ledger before the job counts
+as done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ledger import events as ev
+from ledger.api.gate import Gate
+from ledger.api.provider import Provider
+from ledger.clock import Clock, from_text
+from ledger.machine import Transition
+from ledger.model import OpenJob
+from ledger.policy import Policy
+from ledger.polling import Expectation, Track
+from ledger.store.ledger import Ledger
+
+WORKERS: Final = 10
+"""Polls in the air at once; httpx gets slower with every connection it holds (performance notes)."""
+
+Settled = Callable[[OpenJob, Transition], Awaitable[None]]
+
+
+class Poller:
+    """Asks after every open job until it is final, the run drains or the job becomes unreachable.
+
+    Args:
+        ledger: Where answers go.
+        provider: Who is asked.
+        clock: The one clock.
+        policy: Pauses and bounds.
+        gate: Its brake holds for polls too.
+        settled: Told of every step a poll made a job take.
+        chance: A random number in 0..1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: Provider,
+        *,
+        clock: Clock,
+        policy: Policy,
+        gate: Gate,
+        settled: Settled,
+        chance: Callable[[], float],
+    ) -> None:
+        self._ledger, self._provider, self._clock, self._policy = ledger, provider, clock, policy
+        self._gate, self._settled, self._chance = gate, settled, chance
+        self._heap: list[tuple[float, int, OpenJob, Track]] = []
+        self._order = itertools.count()
+        self._earlier = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._expected: dict[str, Expectation] = {}
+        self._silent_since: float | None = None
+        self.waiting = 0
+        """Accepted jobs not yet settled (doubts not counted)."""
+        self.polls = 0
+
+    def expect(self, route: str) -> Expectation:
+        """What is known of a route's latency, from the ledger's own history when there is some."""
+        if route not in self._expected:
+            self._expected[route] = Expectation(self._policy, route, self._ledger.latencies(route))
+        return self._expected[route]
+
+    def silent_for_s(self) -> float:
+        """Seconds since polls began to fail without one being answered; 0 while they are answered."""
+        return 0.0 if self._silent_since is None else self._clock.monotonic() - self._silent_since
+
+    def add(self, job: OpenJob, *, at_once: bool = False) -> None:
+        """Poll `job` from now on: `at_once` for what an earlier run left, else when it is usually done."""
+        now = self._clock.monotonic()
+        age = max(0.0, (self._clock.now() - from_text(job.accepted_at)).total_seconds())
+        if not job.in_doubt:
+            self.waiting += 1
+        wait = 0.0 if at_once else self.expect(job.route).first_s
+        self._push(now + wait, job, Track(accepted=now - age))
+
+    def _push(self, due: float, job: OpenJob, track: Track) -> None:
+        earliest = self._heap[0][0] if self._heap else float("inf")
+        heapq.heappush(self._heap, (due, next(self._order), job, track))
+        if due < earliest:
+            self._earlier.set()
+
+    async def run(self) -> None:
+        """Poll what is due, for ever; the runner cancels this when nothing is left to ask."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            job, track = await self._next()
+            await self._poll(job, track)
+
+    async def _next(self) -> tuple[OpenJob, Track]:
+        """The next job whose poll is due and whom no brake holds back. One worker waits for all."""
+        async with self._turn:
+            while True:
+                now = self._clock.monotonic()
+                brake = self._gate.braked_for_s()
+                if self._heap and self._heap[0][0] <= now and brake <= 0:
+                    _, _, job, track = heapq.heappop(self._heap)
+                    return job, track
+                self._earlier.clear()
+                due = self._heap[0][0] - now if self._heap else None
+                await wait_for(self._clock, self._earlier, due if due is None else max(due, brake))
+
+    async def _poll(self, job: OpenJob, track: Track) -> None:
+        self.polls += 1
+        track.polls += 1
+        event = await self._provider.poll(job)
+        now = self._clock.monotonic()
+        failed = isinstance(event, ev.PollFailed) and not event.throttled
+        self._silent_since = (self._silent_since or now) if failed else None
+        match event:
+            case ev.Finished():
+                self.expect(job.route).saw(now - track.accepted)
+                await self._record(job, track, event)
+                return
+            case ev.StillRunning(word, known, answer):
+                track.note_answer(now)
+                overdue = now - track.accepted >= self._policy.job_deadline_s
+                news = not known and word not in track.words
+                track.words.add(word)
+                if (job.in_doubt and not overdue) or (news and answer is not None):
+                    await self._record(job, track, event)
+                    if job.in_doubt:
+                        return
+            case ev.Gone():
+                track.note_gone(now)
+            case ev.PollFailed(retry_after_s=wait, throttled=throttled):
+                if throttled:
+                    self._gate.hold_off(wait if wait is not None else self._policy.throttled_wait_s)
+        why = None if job.in_doubt else track.unreachable(now, self._policy)
+        if why is not None:
+            await self._record(job, track, ev.BecameUnreachable(why))
+            return
+        self._push(now + self._pause(job, track, event), job, track)
+
+    def _pause(self, job: OpenJob, track: Track, event: ev.PollEvent) -> float:
+        if job.in_doubt:
+            return self._policy.doubt_poll_s * (0.9 + 0.2 * self._chance())
+        asked = event.retry_after_s if isinstance(event, ev.PollFailed) else None
+        pause = track.next_pause(self.expect(job.route), self._policy, self._chance())
+        if isinstance(event, ev.Gone):
+            # Spread the polls that decide over the time the rule asks for.
+            spread = min(self._policy.freeze_s, self._policy.gone_spread_s)
+            pause = max(pause, spread / (self._policy.gone_polls - 1))
+        return max(pause, asked or 0.0)
+
+    async def _record(self, job: OpenJob, track: Track, event: ev.Event) -> None:
+        """Write what a poll said; the job goes on in its new state, if that one is polled."""
+        step = await self._ledger.record(job.job_id, job.fence, event, polls=track.polls)
+        if step is None:
+            return
+        if not job.in_doubt:
+            self.waiting -= 1
+        await self._settled(job, step)
+
+
+async def wait_for(clock: Clock, event: asyncio.Event, seconds: float | None) -> None:
+    """Wait until `event` is set, or for `seconds` of the injected clock if that is sooner."""
+    if seconds is None:
+        await event.wait()
+        return
+    waiters = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(max(seconds, 0.0)))]
+    try:
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()

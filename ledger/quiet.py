@@ -1,0 +1,154 @@
+"""The quiet balance audit: when nothing can still land, the balance says what the doubts cost.
+
+A gap below the last digit the balance shows proves that every doubtful attempt cost nothing, and each goes
+back to the queue. A gap that two readings agree on, with a single doubt whose ceiling it fits, is what that
+one was charged: it is lost, with its charge known. Anything else is left to a person, with what is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ledger import events as ev
+from ledger.api.provider import Provider
+from ledger.clock import Clock
+from ledger.money import usd
+from ledger.policy import Policy
+from ledger.poller import wait_for
+from ledger.store.balance import Doubt, Gap
+from ledger.store.ledger import Ledger
+
+Stopping = Callable[[], asyncio.Event | None]
+
+
+class QuietAudit:
+    """Waits out the freeze, looks at the balance and draws the conclusion.
+
+    Args:
+        ledger: Whose doubts these are.
+        provider: Asked for its balance.
+        clock: The one clock.
+        policy: Freeze and settling time.
+        post_deadline_s: The longest a POST can have been in the air after its recorded end.
+        smallest_price_microusd: A balance shown more coarsely than this proves nothing.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: Provider,
+        *,
+        clock: Clock,
+        policy: Policy,
+        post_deadline_s: float,
+        smallest_price_microusd: int,
+    ) -> None:
+        self._ledger, self._provider, self._clock, self._policy = ledger, provider, clock, policy
+        self._deadline_s = post_deadline_s
+        self._smallest = smallest_price_microusd
+        self._agreed = False
+        self.conclusion = ""
+        """What the last audit found, in a sentence."""
+
+    async def run(self, stopping: Stopping, tell: Callable[[str], None]) -> int:
+        """Audit once nothing can land any more; returns how many doubts it closed.
+
+        Args:
+            stopping: Gives None once the run is stopped, else an event to wait on.
+            tell: Shows what is being waited for.
+        """
+        if not await self._freeze(stopping, tell):
+            return 0
+        reading = await self._look(stopping, tell)
+        if reading is None:
+            return 0
+        found = self._ledger.balance_gap(reading)
+        doubts = self._ledger.doubts()
+        if self._free(found):
+            self.conclusion = f"balance audit: gap {usd(found.gap_microusd or 0)}, nothing was charged"
+            return len(self._ledger.prove_free(reading, self.conclusion))
+        if self._agreed and self._fits(found, doubts):
+            charge = found.gap_microusd or 0
+            self.conclusion = f"balance audit: {usd(charge)} is gone and this was the only doubt"
+            return len(self._ledger.prove_charged(reading, doubts[0], charge, self.conclusion))
+        self.conclusion = self._judge(found, doubts)
+        self._ledger.note_balance("audit", reading, self.conclusion)
+        tell(self.conclusion)
+        return 0
+
+    async def _freeze(self, stopping: Stopping, tell: Callable[[str], None]) -> bool:
+        """True once no doubtful POST can still act; False when there is none left or the run stops."""
+        while True:
+            ends = self._ledger.freeze_ends(self._policy.freeze_s + self._deadline_s)
+            if ends is None or stopping() is None:
+                return False
+            left = ends - self._clock.now().timestamp()
+            if left <= 0:
+                return True
+            doubts = len(self._ledger.doubts())
+            tell(f"{doubts} in doubt: balance audit in {left:.0f} s, once nothing can still land")
+            await self._wait(stopping, left)
+
+    async def _look(self, stopping: Stopping, tell: Callable[[str], None]) -> ev.Balance | None:
+        """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""
+        self._agreed = False
+        reading = await self._provider.balance()
+        if isinstance(reading, ev.BalanceUnknown):
+            self.conclusion = f"The balance could not be read: {reading.error}."
+            tell(self.conclusion)
+            return None
+        found = self._ledger.balance_gap(reading)
+        if self._free(found) or found.gap_microusd is None or found.gap_microusd < 0:
+            return reading
+        settle_s = min(self._policy.refund_settle_s, self._policy.freeze_s)
+        ends = self._clock.monotonic() + settle_s
+        while (left := ends - self._clock.monotonic()) > 0:
+            if stopping() is None:
+                return None
+            tell(f"the balance is {usd(found.gap_microusd)} short: looking again in {left:.0f} s")
+            await self._wait(stopping, left)
+        again = await self._provider.balance()
+        if not isinstance(again, ev.Balance):
+            return reading
+        self._agreed = again.amount_microusd == reading.amount_microusd
+        return again
+
+    async def _wait(self, stopping: Stopping, seconds: float) -> None:
+        event = stopping()
+        if event is not None:
+            event.clear()
+            await wait_for(self._clock, event, min(seconds, 1.0))
+
+    def _free(self, found: Gap) -> bool:
+        return (
+            found.gap_microusd is not None
+            and abs(found.gap_microusd) < found.digit_microusd <= self._smallest
+        )
+
+    def _fits(self, found: Gap, doubts: list[Doubt]) -> bool:
+        """Exactly the ceiling is no charge but a pre-charge still out: the call may yet be answered."""
+        return (
+            len(doubts) == 1
+            and found.assumed_charges == 0
+            and found.digit_microusd <= self._smallest
+            and 0 < (found.gap_microusd or 0) < doubts[0].ceiling_microusd
+        )
+
+    def _judge(self, found: Gap, doubts: list[Doubt]) -> str:
+        if found.gap_microusd is None:
+            return "There is no opening balance to compare with: a person decides."
+        if found.digit_microusd > self._smallest:
+            return "The balance is shown too coarsely to prove anything: a person decides."
+        if found.gap_microusd < 0:
+            return (
+                f"The balance is {usd(-found.gap_microusd)} higher than the books say. Was it topped up? "
+                "`leadledger balance --top-up USD` records that."
+            )
+        ceiling = max((doubt.ceiling_microusd for doubt in doubts), default=1)
+        at_least = min(len(doubts), -(-found.gap_microusd // ceiling))
+        return (
+            f"The provider has taken {usd(found.gap_microusd)} that the books do not explain: at least "
+            f"{at_least} of {len(doubts)} doubtful calls were charged. A person decides "
+            "(`leadledger resolve`)."
+        )

@@ -1,0 +1,404 @@
+"""The loop: claim, submit, poll, settle, until done or stopped. It owns no SQL, no HTTP and no rule.
+
+Paid call = transaction, call, transaction: `Ledger.claim` (intent and hold on disk), `Provider.submit`,
+`Ledger.record`. One task claims, one task a paid POST, a handful of workers poll. Whatever happens goes to
+`machine.decide` inside the store's transaction; the loop only reacts to the step that came out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+
+from ledger import events as ev
+from ledger.api.gate import Gate
+from ledger.api.provider import Provider, what_came
+from ledger.clock import Clock, from_text, to_text
+from ledger.errors import DiskTrouble
+from ledger.machine import Transition
+from ledger.model import OpenJob, PaidCall
+from ledger.policy import Policy
+from ledger.poller import Poller, wait_for
+from ledger.quiet import QuietAudit
+from ledger.states import FINAL, Outcome, State, StopReason
+from ledger.store.claims import ClaimRules
+from ledger.store.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What this run may do."""
+
+    rules: ClaimRules
+    in_flight: int = 10_000
+    """Jobs at the provider at most (submitting or waiting)."""
+    until: datetime | None = None
+    """Claim nothing from this time on."""
+    limit: int | None = None
+    """The selection's `--limit`: a run that sent that many stops as `limit`, not `finished`."""
+    audit: bool = True
+    """Work doubts through the quiet balance audit when the rest is done."""
+    smallest_price_microusd: int = 50_000
+    """A balance shown more coarsely than this cannot prove anything free."""
+    post_deadline_s: float = 60.0
+    """The longest a paid POST can be in the air: bounds the drain and adds to the freeze."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the run has done so far; the command line shows it."""
+
+    phase: str = "starting"
+    submitted: int = 0
+    submitting: int = 0
+    waiting: int = 0
+    charged_microusd: int = 0
+    final: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+    """Why nothing is being sent right now, if that is so."""
+
+
+_REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
+"""Outcomes whose release means that the provider gives money back; the others never took any."""
+
+
+class Runner:
+    """One run over an open ledger.
+
+    Args:
+        ledger: Open, recovered, its run begun and its jobs enqueued.
+        provider: The client.
+        gate: Slots and the brake for paid POSTs.
+        clock: The one clock.
+        policy: Waits and bounds.
+        options: What this run may do.
+        chance: A random number in 0..1, for jitter.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: Provider,
+        gate: Gate,
+        *,
+        clock: Clock,
+        policy: Policy,
+        options: Options,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.ledger, self.provider, self.gate = ledger, provider, gate
+        self.clock, self.policy, self.options = clock, policy, options
+        self.progress = Progress()
+        self.poller = Poller(
+            ledger,
+            provider,
+            clock=clock,
+            policy=policy,
+            gate=gate,
+            settled=self._settled,
+            chance=chance,
+        )
+        self._audit = QuietAudit(
+            ledger,
+            provider,
+            clock=clock,
+            policy=policy,
+            post_deadline_s=options.post_deadline_s,
+            smallest_price_microusd=options.smallest_price_microusd,
+        )
+        self._changed = asyncio.Event()
+        self._stop: StopReason | None = None
+        self._posts: dict[int, asyncio.Task[None]] = {}
+        self._drained = False
+        self._blocked_by: str | None = None
+        self._no_funds = False
+        self._refusals: Counter[str] = Counter()
+        self._answers = 0
+        self._lead_capped = False
+        self._prober: asyncio.Task[None] | None = None
+        self._trouble: BaseException | None = None
+
+    # --- from outside ---
+
+    def stop(self, reason: StopReason = StopReason.INTERRUPTED) -> None:
+        """Claim nothing more; POSTs in the air are awaited and stored."""
+        self._stop = self._stop or reason
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """Leave at once (a second Ctrl+C): POSTs in the air become doubts before `run` returns."""
+        self.stop()
+        for task in self._posts.values():
+            task.cancel()
+
+    async def run(self) -> StopReason:
+        """Work until done or stopped, and say why it ended. Everything that came is on disk by then.
+
+        Raises:
+            DiskTrouble: The ledger cannot be written; nothing further was sent.
+            Bug: This program contradicts itself.
+        """
+        for job in self.ledger.open_jobs():
+            self.poller.add(job, at_once=True)
+        polling = asyncio.create_task(self.poller.run())
+        polling.add_done_callback(self._poller_ended)
+        try:
+            reason = await self._work()
+            await self._drain()
+        finally:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        if self._trouble is not None:
+            raise self._trouble
+        return reason
+
+    # --- the loop ---
+
+    async def _work(self) -> StopReason:
+        while True:
+            self._refresh()
+            if self._stop is not None:
+                return self._stop
+            room = self.options.in_flight - self.progress.submitting - self.progress.waiting
+            if self._may_claim() and room > 0:
+                await self._claim(room)
+                continue
+            if self.progress.submitting or self.progress.waiting or self._later():
+                await self._pause()
+                continue
+            done = await self._nothing_left()
+            if done is not None:
+                return done
+
+    def _refresh(self) -> None:
+        self.progress.submitting = len(self._posts)
+        self.progress.waiting = self.poller.waiting
+        self.progress.phase = "running"
+        until = self.options.until
+        if until is not None and self.clock.now() >= until:
+            self.stop(StopReason.UNTIL)
+        if self.poller.silent_for_s() > self.policy.unreachable_after_s:
+            self.stop(StopReason.UNREACHABLE)
+
+    def _may_claim(self) -> bool:
+        return not (self._drained or self._blocked_by or self._no_funds)
+
+    def _later(self) -> bool:
+        """True while some queued job waits for its time (throttled) and could still be sent."""
+        return not (self._blocked_by or self._no_funds) and self._next_due_s() is not None
+
+    def _next_due_s(self) -> float | None:
+        due = self.ledger.next_due(self.options.rules.route)
+        return None if due is None else (from_text(due) - self.clock.now()).total_seconds()
+
+    async def _pause(self) -> None:
+        """Until something changes, a queued job becomes due, or it is time to look again."""
+        self._changed.clear()
+        wait = 1.0
+        if self._drained and (due := self._next_due_s()) is not None:
+            wait = min(wait, max(due, 0.01))
+            self._drained = due > 0
+        self.progress.note = self._why_not_sending()
+        await wait_for(self.clock, self._changed, wait)
+
+    def _why_not_sending(self) -> str:
+        if self._no_funds:
+            return "the balance is short: waiting for refunds"
+        if self._blocked_by:
+            return f"the cap {self._blocked_by} is reached: waiting for releases"
+        if self.gate.braked_for_s() > 0:
+            return f"the provider asked us to slow down ({self.gate.braked_for_s():.0f} s)"
+        return ""
+
+    async def _claim(self, room: int) -> None:
+        """Take slots first, so that no hold is written while the brake is on; then claim and send."""
+        if not await self._slot():
+            return
+        slots = 1 + self.gate.try_slots(room - 1)
+        try:
+            claim = await self.ledger.claim(self.options.rules, slots)
+        except DiskTrouble as trouble:
+            self._give_up(trouble)
+            return
+        self.gate.give_back(slots - len(claim.calls))
+        for call in claim.calls:
+            self.progress.submitted += 1
+            task = asyncio.create_task(self._post(call))
+            self._posts[call.job_id] = task
+            task.add_done_callback(partial(self._post_ended, call.job_id))
+        self._blocked_by = claim.blocked_by
+        self._lead_capped = self._lead_capped or claim.leads_capped > 0
+        looked_at = len(claim.calls) + claim.leads_capped
+        self._drained = claim.blocked_by is None and looked_at < slots
+
+    async def _slot(self) -> bool:
+        """One slot, unless the run is stopped or something else changes first."""
+        self._changed.clear()
+        if self.gate.try_slots(1):
+            return True
+        self.progress.note = self._why_not_sending()
+        slot = asyncio.ensure_future(self.gate.slot())
+        changed = asyncio.ensure_future(self._changed.wait())
+        await asyncio.wait({slot, changed}, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+        if slot.done():
+            return True
+        slot.cancel()
+        await asyncio.gather(slot, return_exceptions=True)
+        return not slot.cancelled()
+
+    # --- one paid POST ---
+
+    async def _post(self, call: PaidCall) -> None:
+        try:
+            event = await self.provider.submit(call)
+        except asyncio.CancelledError as cancelled:
+            event = what_came(cancelled)
+        throttled = isinstance(event, ev.Throttled)
+        self.gate.release(
+            throttled=throttled,
+            retry_after_s=event.retry_after_s if isinstance(event, ev.Throttled) else None,
+        )
+        step = await self.ledger.record(call.job_id, call.fence, event)
+        if step is not None:
+            self._react(call, event, step)
+
+    def _react(self, call: PaidCall, event: ev.PostEvent, step: Transition) -> None:
+        """What one answered POST means for the rest of the run."""
+        self._count(step)
+        if step.to_state is State.WAITING and step.remote_job_id is not None:
+            self.poller.add(_open_job(call, step, self.clock.now()))
+        match event:
+            case ev.NotAllowed():
+                self.progress.note = event.message or event.error_code
+                self.stop(StopReason.NOT_ALLOWED)
+            case ev.NoMoney():
+                self._no_funds = True
+            case ev.Refused(error_code=code, message=message):
+                self._refusals[code] += 1
+                if self._answers < self.policy.refusals_breaker == self._refusals[code]:
+                    self.progress.note = message or code
+                    self.stop(StopReason.REFUSED)
+            case ev.NotSent():
+                self._find_provider()
+            case ev.Accepted() | ev.Answered():
+                self._answers += 1
+            case _:
+                pass
+        if step.to_state is State.QUEUED:
+            self._drained = False
+
+    def _post_ended(self, job_id: int, task: asyncio.Task[None]) -> None:
+        del self._posts[job_id]
+        self._take_error(task)
+        self._changed.set()
+
+    def _poller_ended(self, task: asyncio.Task[None]) -> None:
+        self._take_error(task)
+        self._changed.set()
+
+    def _take_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Something that is no outcome happened: stop paying, let what is in the air come in."""
+        self._trouble = self._trouble or error
+        self.stop(StopReason.DISK)
+
+    # --- what a step means ---
+
+    async def _settled(self, job: OpenJob, step: Transition) -> None:
+        """A poll made `job` take `step`."""
+        self._count(step)
+        if step.to_state in {State.WAITING, State.IN_DOUBT}:
+            self.poller.add(replace(job, in_doubt=step.to_state is State.IN_DOUBT))
+
+    def _count(self, step: Transition) -> None:
+        if step.to_state in FINAL:
+            self.progress.final[step.to_state.value] += 1
+        if step.money is not None:
+            self.progress.charged_microusd += step.money.charge_microusd + step.money.adjust_microusd
+            if step.money.release_microusd:
+                self._blocked_by = None
+                if step.outcome in _REFUNDING:
+                    self._no_funds = False
+        self._changed.set()
+
+    # --- when nothing can be sent ---
+
+    def _find_provider(self) -> None:
+        """Nobody answers: one prober asks for the balance, for nothing, until somebody does."""
+        if self._prober is None or self._prober.done():
+            self._prober = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        started, pause = self.clock.monotonic(), 1.0
+        while self._stop is None:
+            self.progress.note = "the provider cannot be reached: trying again"
+            self.gate.hold_off(pause + 1.0)
+            await self.clock.sleep(pause)
+            reading = await self.provider.balance()
+            if isinstance(reading, ev.Balance) or reading.not_allowed:
+                self.gate.let_go()
+                return
+            if self.clock.monotonic() - started > self.policy.unreachable_after_s:
+                self.stop(StopReason.UNREACHABLE)
+                return
+            pause = min(pause * 2, 30.0)
+
+    async def _nothing_left(self) -> StopReason | None:
+        """Nothing is in the air and nothing can be claimed: doubts first, then the end."""
+        if self.options.audit and self.ledger.doubts():
+            self.progress.phase = "audit"
+            freed = await self._audit.run(self._stopping, self._tell)
+            if freed:
+                self._drained = self._no_funds = False
+                self._blocked_by = None
+                return None
+            if self._stop is not None:
+                return self._stop
+        if self._blocked_by or self._lead_capped:
+            return StopReason.BUDGET
+        if self._no_funds:
+            return StopReason.NO_FUNDS
+        limit = self.options.limit
+        return (
+            StopReason.LIMIT
+            if limit is not None and self.progress.submitted >= limit
+            else StopReason.FINISHED
+        )
+
+    def _stopping(self) -> asyncio.Event | None:
+        """None once the run is stopped, else the event that says something changed."""
+        return None if self._stop is not None else self._changed
+
+    def _tell(self, note: str) -> None:
+        self.progress.note = note
+
+    async def _drain(self) -> None:
+        """POSTs in the air are awaited and stored; their own deadline bounds this."""
+        self.progress.phase = "draining"
+        if self._prober is not None:
+            self._prober.cancel()
+        while self._posts:
+            await asyncio.gather(*self._posts.values(), return_exceptions=True)
+
+
+def _open_job(call: PaidCall, step: Transition, now: datetime) -> OpenJob:
+    return OpenJob(
+        call.job_id,
+        call.fence,
+        call.route,
+        in_doubt=False,
+        remote_job_id=step.remote_job_id or "",
+        bearer=step.bearer,
+        accepted_at=to_text(now),
+    )
