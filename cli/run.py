@@ -192,7 +192,8 @@ class Night:
     async def _loop(self, ledger: Ledger, client: Any, caps: Any) -> StopReason:
         from ledger.api.gate import Gate
         from ledger.cli.progress import show
-        from ledger.runner import Options, Runner
+        from ledger.orders import Options
+        from ledger.runner import Runner
         from ledger.store.claims import ClaimRules
 
         wishes = self.wishes

@@ -97,3 +97,5 @@ class OpenJob:
     bearer: Secret | None
     accepted_at: str
     """When the POST ended, in the ledger's text form."""
+    ceiling_microusd: int | None = None
+    """The attempt's hold: an answer may state only what it refunded of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, Overflow
 from typing import Final
 
 MICRO: Final = 1_000_000
@@ -27,7 +27,7 @@ def parse_usd(value: object) -> int | None:
         return None
     try:
         micro = (amount * MICRO).quantize(Decimal(1), rounding=ROUND_HALF_EVEN)
-    except InvalidOperation:  # more digits than 28: far above a billion dollars
+    except (InvalidOperation, Overflow):  # more digits than 28: far above a billion dollars
         return None
     if not 0 <= micro <= MAX_MICROUSD:
         return None

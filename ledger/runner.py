@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -22,46 +22,12 @@ from ledger.clock import Clock, from_text, to_text
 from ledger.errors import DiskTrouble
 from ledger.machine import Transition
 from ledger.model import OpenJob, PaidCall
+from ledger.orders import Options, Progress
 from ledger.policy import Policy
 from ledger.poller import Poller, wait_for
 from ledger.quiet import QuietAudit
 from ledger.states import FINAL, Outcome, State, StopReason
-from ledger.store.claims import ClaimRules
 from ledger.store.ledger import Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What this run may do."""
-
-    rules: ClaimRules
-    in_flight: int = 10_000
-    """Jobs at the provider at most (submitting or waiting)."""
-    until: datetime | None = None
-    """Claim nothing from this time on."""
-    limit: int | None = None
-    """The selection's `--limit`: a run that sent that many stops as `limit`, not `finished`."""
-    audit: bool = True
-    """Work doubts through the quiet balance audit when the rest is done."""
-    smallest_price_microusd: int = 50_000
-    """A balance shown more coarsely than this cannot prove anything free."""
-    post_deadline_s: float = 60.0
-    """The longest a paid POST can be in the air: bounds the drain and adds to the freeze."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the run has done so far; the command line shows it."""
-
-    phase: str = "starting"
-    submitted: int = 0
-    submitting: int = 0
-    waiting: int = 0
-    charged_microusd: int = 0
-    final: Counter[str] = field(default_factory=Counter)
-    note: str = ""
-    """Why nothing is being sent right now, if that is so."""
-
 
 _REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
 """Outcomes whose release means that the provider gives money back; the others never took any."""
@@ -401,4 +367,5 @@ def _open_job(call: PaidCall, step: Transition, now: datetime) -> OpenJob:
         remote_job_id=step.remote_job_id or "",
         bearer=step.bearer,
         accepted_at=to_text(now),
+        ceiling_microusd=call.ceiling_microusd,
     )

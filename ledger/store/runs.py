@@ -26,7 +26,8 @@ _BEGIN: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _OPEN_JOBS: Final = """
-    SELECT j.id, j.attempt, j.route, j.state = 'in_doubt', a.remote_job_id, b.bearer, a.ended_at
+    SELECT j.id, j.attempt, j.route, j.state = 'in_doubt', a.remote_job_id, b.bearer, a.ended_at,
+        a.ceiling_microusd
     FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
         LEFT JOIN poll_bearers b ON b.attempt_id = a.id
     WHERE j.state IN ('waiting', 'in_doubt') AND a.remote_job_id IS NOT NULL AND j.id > ?
@@ -165,9 +166,9 @@ def open_jobs(connection: Connection) -> Iterator[OpenJob]:
     after = 0
     while True:
         page = connection.execute(_OPEN_JOBS, (after,)).fetchall()
-        for job_id, attempt, route, in_doubt, remote_id, bearer, accepted_at in page:
+        for job_id, attempt, route, in_doubt, remote_id, bearer, accepted_at, ceiling in page:
             secret = None if bearer is None else ev.Secret(bearer)
-            yield OpenJob(job_id, attempt, route, bool(in_doubt), remote_id, secret, accepted_at)
+            yield OpenJob(job_id, attempt, route, bool(in_doubt), remote_id, secret, accepted_at, ceiling)
         if len(page) < 1000:
             return
         after = page[-1][0]
