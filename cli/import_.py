@@ -85,6 +85,8 @@ def _as_json(reports: list[tuple[ImportFile, ImportReport]]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for file, _ in reports:
         for field, columns in file.facts.mapping.items():
+            if field == "missing":
+                continue  # words for an empty cell, not columns
             mapping[field] = columns[0] if len(columns) == 1 else columns
     return {
         "schema": 1,

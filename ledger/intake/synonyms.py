@@ -1,0 +1,183 @@
+"""What CRMs call the fields of a lead: HubSpot, Salesforce, Pipedrive, Close, Apollo, Zoho (crm-formats 5.1).
+
+Every name is folded (`ledger.intake.normalise.fold`): lower case, punctuation as one space. Within a field
+the better column stands first. A name that is not here is never guessed: it stays unmapped and is listed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    "contact_id": (
+        "contact id",
+        "record id contact",
+        "record id",
+        "apollo contact id",
+        "apollo record id",
+        "lead id",
+        "person id",
+        "id",
+    ),
+    "company": (
+        "company",
+        "company name",
+        "associated company",
+        "company account",
+        "account name",
+        "person organization",
+        "organization name",
+        "organization",
+        "lead name",
+        "display name",
+        "company name for emails",
+        "business name",
+    ),
+    "street": (
+        "street",
+        "street address",
+        "company address",
+        "address",
+        "mailing street",
+        "mailingstreet",
+        "person postal address",
+        "postal address",
+    ),
+    "city": (
+        "company city",
+        "city",
+        "mailing city",
+        "mailingcity",
+        "person city town village locality of postal address",
+    ),
+    "state": (
+        "company state",
+        "state",
+        "state region",
+        "state province",
+        "mailing state",
+        "mailing state province",
+        "mailingstate",
+        "person state county of postal address",
+    ),
+    "zip": (
+        "zip",
+        "zip code",
+        "zipcode",
+        "postal code",
+        "postalcode",
+        "zip postal code",
+        "mailing zip",
+        "mailing zip postal code",
+        "mailingpostalcode",
+        "person zip postal code of postal address",
+    ),
+    "number1": (
+        "number1",
+        "phone",
+        "phone number",
+        "person phone work",
+        "primary contact primary phone",
+        "work direct phone",
+        "corporate phone",
+    ),
+    "number2": (
+        "number2",
+        "mobile phone number",
+        "mobile phone",
+        "mobilephone",
+        "mobile",
+        "person phone mobile",
+        "home phone",
+        "person phone home",
+        "other phone",
+        "person phone other",
+    ),
+    "dm_name": (
+        "dm name",
+        "full name",
+        "name",
+        "person name",
+        "primary contact name",
+        "lead full name",
+        "contact",
+    ),
+    "email": (
+        "email",
+        "email address",
+        "e mail",
+        "work email",
+        "person email work",
+        "person email",
+        "primary contact primary email",
+        "person email home",
+        "person email other",
+        "secondary email",
+        "tertiary email",
+    ),
+    "domain": (
+        "domain",
+        "company domain name",
+        "website",
+        "website url",
+        "person website",
+        "url",
+        "primary contact primary url",
+    ),
+}
+FIRST_NAMES: Final = ("first name", "firstname", "person first name", "primary contact first name")
+LAST_NAMES: Final = ("last name", "lastname", "person last name", "primary contact last name")
+"""Joined to `dm_name` where no column holds the full name."""
+OPT_OUTS: Final = (
+    "suppressed",
+    "email opt out",
+    "unsubscribed from all email",
+    "hasoptedoutofemail",
+    "do not call",
+    "donotcall",
+    "do not contact",
+    "opt out",
+    "opted out",
+    "unsubscribed",
+)
+
+SIGNATURES: Final[tuple[tuple[str, frozenset[str]], ...]] = tuple(
+    (source, frozenset(headers))
+    for source, headers in (
+        ("apollo", ("apollo contact id",)),
+        ("apollo", ("apollo record id",)),
+        ("apollo", ("company name for emails",)),
+        ("apollo", ("person linkedin url", "company linkedin url")),
+        ("close", ("primary contact primary email",)),
+        ("close", ("primary contact primary phone",)),
+        ("close", ("primary contact name",)),
+        ("close", ("lead name", "display name")),
+        ("close", ("id", "lead name", "status label")),
+        ("pipedrive", ("person id",)),
+        ("pipedrive", ("person name", "person organization")),
+        ("pipedrive", ("person name", "organization name")),
+        ("pipedrive", ("person name", "person email work")),
+        ("pipedrive", ("person name", "person phone work")),
+        ("pipedrive", ("person name", "person email")),
+        ("zoho", ("record id", "lead owner")),
+        ("zoho", ("record id", "mailing street")),
+        ("zoho", ("record id", "email opt out")),
+        ("hubspot", ("record id contact",)),
+        ("hubspot", ("record id", "phone number")),
+        ("hubspot", ("record id", "lifecycle stage")),
+        ("hubspot", ("record id", "contact owner")),
+        ("hubspot", ("record id", "associated company")),
+        ("hubspot", ("record id", "unsubscribed from all email")),
+        ("salesforce", ("lead id", "company account")),
+        ("salesforce", ("lead id", "lead owner")),
+        ("salesforce", ("lead id", "lead source")),
+        ("salesforce", ("lead id", "lead status")),
+        ("salesforce", ("contact id", "account name")),
+        ("salesforce", ("id", "firstname", "lastname")),
+        ("salesforce", ("id", "mobilephone")),
+        ("salesforce", ("id", "mailingstreet")),
+        ("salesforce", ("id", "hasoptedoutofemail")),
+        ("salesforce", ("id", "isconverted")),
+    )
+)
+"""Headers that only one CRM writes together: the first set that is wholly there names the source."""
