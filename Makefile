@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Each sets everything up by itself, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint types docs docs-write bench lock clean
+
+demo: $(READY)
+	@$(BIN)/leadledger demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# The generated blocks of the README and docs/ must be what the code says now.
+docs: $(READY)
+	$(BIN)/cog --check -p "import sys; sys.path.insert(0, 'docs')" README.md docs/*.md
+
+docs-write: $(READY)
+	$(BIN)/cog -r -p "import sys; sys.path.insert(0, 'docs')" README.md docs/*.md
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/run.py
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+		|| { echo "leadledger needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+# Needs uv; the lock names no registry host and is good for every platform and Python from 3.11 on.
+lock:
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,0 +1,88 @@
+"""The generated blocks of the README and docs/: cog calls these, `make docs` checks that they are current."""
+
+from __future__ import annotations
+
+import textwrap
+
+import click
+from sqlite_utils import Database
+
+from ledger.cli.main import COMMANDS, cli
+from ledger.migrations.migrations import migrations
+from ledger.states import FINAL, MEANS, NEW, STEPS, State, StopReason
+
+WIDTH = 100
+
+
+def states() -> str:
+    """Every state with its paragraph."""
+    rows = [f"| `{state.value}` | {MEANS[state]} |" for state in State]
+    return "\n".join(["| State | Means |", "|---|---|", *rows])
+
+
+def diagram() -> str:
+    """The state machine as a Mermaid diagram: one arrow a pair of states, its reasons beside it."""
+    reasons: dict[tuple[str, State], list[str]] = {}
+    for step in STEPS:
+        reasons.setdefault((step.from_state, step.to_state), []).append(step.reason.value)
+    lines = ["```mermaid", "stateDiagram-v2"]
+    for (before, after), why in reasons.items():
+        start = "[*]" if before == NEW else before
+        lines.append(f"    {start} --> {after.value}: {', '.join(why)}")
+    lines += [f"    {state.value} --> [*]" for state in State if state in FINAL]
+    return "\n".join([*lines, "```"])
+
+
+def steps() -> str:
+    """Every allowed step, one row a pair of states."""
+    reasons: dict[tuple[str, State], list[str]] = {}
+    for step in STEPS:
+        reasons.setdefault((step.from_state, step.to_state), []).append(f"`{step.reason.value}`")
+    rows = [f"| `{before}` | `{after.value}` | {' '.join(why)} |" for (before, after), why in reasons.items()]
+    return "\n".join(["| From | To | Reasons |", "|---|---|---|", *rows])
+
+
+def stop_reasons() -> str:
+    """Why a run can end."""
+    return ", ".join(f"`{reason.value}`" for reason in StopReason)
+
+
+def commands() -> str:
+    """The one-line list of commands."""
+    rows = [f"| `{name}` | {text} |" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["| Command | Does |", "|---|---|", *rows])
+
+
+def helps() -> str:
+    """`--help` of the group and of every command."""
+    root = click.Context(cli, info_name="leadledger", max_content_width=WIDTH, terminal_width=WIDTH)
+    blocks = [_help("leadledger", cli, root)]
+    for name in COMMANDS:
+        command = cli.get_command(root, name)
+        assert command is not None
+        context = click.Context(
+            command, info_name=name, parent=root, max_content_width=WIDTH, terminal_width=WIDTH
+        )
+        blocks.append(_help(f"leadledger {name}", command, context))
+    return "\n\n".join(blocks)
+
+
+def _help(title: str, command: click.Command, context: click.Context) -> str:
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    return f"## {title}\n\n```text\n{text}\n```"
+
+
+def schema() -> str:
+    """Every table and view with its columns, from a ledger made now."""
+    database = Database(memory=True)
+    migrations.apply(database)
+    parts = []
+    for kind, names in (("Tables", database.table_names()), ("Views", database.view_names())):
+        rows = [f"## {kind}", ""]
+        for name in names:
+            if not name.startswith(("_sqlite", "sqlite_")):
+                columns = [row[1] for row in database.execute(f"PRAGMA table_info([{name}])").fetchall()]
+                rows += textwrap.wrap(f"**{name}**: " + ", ".join(f"`{column}`" for column in columns), 110)
+                rows.append("")
+        parts.append("\n".join(rows).rstrip())
+    return "\n\n".join(parts)
