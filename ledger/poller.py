@@ -16,6 +16,7 @@ from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider
 from ledger.clock import Clock, from_text
+from ledger.errors import StaleWrite
 from ledger.machine import Transition
 from ledger.model import OpenJob
 from ledger.policy import Policy
@@ -89,6 +90,10 @@ class Poller:
         if due < earliest:
             self._earlier.set()
 
+    def look_again(self) -> None:
+        """The brake was let go: what is due need not wait for its end."""
+        self._earlier.set()
+
     async def run(self) -> None:
         """Poll what is due, for ever; the runner cancels this when nothing is left to ask."""
         async with asyncio.TaskGroup() as group:
@@ -158,7 +163,12 @@ class Poller:
 
     async def _record(self, job: OpenJob, track: Track, event: ev.Event) -> None:
         """Write what a poll said; the job goes on in its new state, if that one is polled."""
-        step = await self._ledger.record(job.job_id, job.fence, event, polls=track.polls)
+        try:
+            step = await self._ledger.record(job.job_id, job.fence, event, polls=track.polls)
+        except StaleWrite:
+            if not job.in_doubt:
+                raise
+            return  # its doubt was closed by an audit and the job has gone on to another attempt
         if step is None:
             return
         if not job.in_doubt:

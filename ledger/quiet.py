@@ -55,13 +55,13 @@ class QuietAudit:
         """Audit once nothing can land any more; returns how many doubts it closed.
 
         Args:
-            stopping: Gives None once the run is stopped, else an event to wait on.
+            stopping: Gives None once the run is stopped or a job is polled again, else an event to wait on.
             tell: Shows what is being waited for.
         """
         if not await self._freeze(stopping, tell):
             return 0
         reading = await self._look(stopping, tell)
-        if reading is None:
+        if reading is None or stopping() is None:
             return 0
         found = self._ledger.balance_gap(reading)
         doubts = self._ledger.doubts()

@@ -31,6 +31,10 @@ from ledger.store.ledger import Ledger
 
 _REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
 """Outcomes whose release means that the provider gives money back; the others never took any."""
+_PROBE_BRAKE_S = 120.0
+"""Longer than a pause of the prober and a reading of the balance together; an answer ends it."""
+_LOOK_AGAIN_S = 1.0
+"""While nothing changes, the clock (`--until`, a silent provider) is looked at this often."""
 
 
 class Runner:
@@ -165,7 +169,7 @@ class Runner:
     async def _pause(self) -> None:
         """Until something changes, a queued job becomes due, or it is time to look again."""
         self._changed.clear()
-        wait = 1.0
+        wait = _LOOK_AGAIN_S
         if self._drained and (due := self._next_due_s()) is not None:
             wait = min(wait, max(due, 0.01))
             self._drained = due > 0
@@ -184,6 +188,10 @@ class Runner:
     async def _claim(self, room: int) -> None:
         """Take slots first, so that no hold is written while the brake is on; then claim and send."""
         if not await self._slot():
+            return
+        self._refresh()
+        if self._stop is not None or not self._may_claim():
+            self.gate.give_back(1)
             return
         slots = 1 + self.gate.try_slots(room - 1)
         try:
@@ -210,8 +218,10 @@ class Runner:
         self.progress.note = self._why_not_sending()
         slot = asyncio.ensure_future(self.gate.slot())
         changed = asyncio.ensure_future(self._changed.wait())
-        await asyncio.wait({slot, changed}, return_when=asyncio.FIRST_COMPLETED)
+        tick = asyncio.ensure_future(self.clock.sleep(_LOOK_AGAIN_S))
+        await asyncio.wait({slot, changed, tick}, return_when=asyncio.FIRST_COMPLETED)
         changed.cancel()
+        tick.cancel()
         if slot.done():
             return True
         slot.cancel()
@@ -225,14 +235,18 @@ class Runner:
             event = await self.provider.submit(call)
         except asyncio.CancelledError as cancelled:
             event = what_came(cancelled)
-        throttled = isinstance(event, ev.Throttled)
-        self.gate.release(
-            throttled=throttled,
-            retry_after_s=event.retry_after_s if isinstance(event, ev.Throttled) else None,
-        )
-        step = await self.ledger.record(call.job_id, call.fence, event)
+        try:
+            step = await self.ledger.record(call.job_id, call.fence, event)
+        except DiskTrouble:
+            self.ledger.keep_in_reserve(call.job_id, call.fence, event)
+            raise
         if step is not None:
             self._react(call, event, step)
+        # Only now: a slot bounds the doubts of a crash, and a stop must be known before the next claim.
+        self.gate.release(
+            throttled=isinstance(event, ev.Throttled),
+            retry_after_s=event.retry_after_s if isinstance(event, ev.Throttled) else None,
+        )
 
     def _react(self, call: PaidCall, event: ev.PostEvent, step: Transition) -> None:
         """What one answered POST means for the rest of the run."""
@@ -247,7 +261,8 @@ class Runner:
                 self._no_funds = True
             case ev.Refused(error_code=code, message=message):
                 self._refusals[code] += 1
-                if self._answers < self.policy.refusals_breaker == self._refusals[code]:
+                alike = self._refusals[code] == self._refusals.total() and not self._answers
+                if alike and self._refusals[code] == self.policy.refusals_breaker:
                     self.progress.note = message or code
                     self.stop(StopReason.REFUSED)
             case ev.NotSent():
@@ -302,6 +317,7 @@ class Runner:
 
     def _find_provider(self) -> None:
         """Nobody answers: one prober asks for the balance, for nothing, until somebody does."""
+        self.gate.hold_off(_PROBE_BRAKE_S)
         if self._prober is None or self._prober.done():
             self._prober = asyncio.create_task(self._probe())
 
@@ -309,11 +325,12 @@ class Runner:
         started, pause = self.clock.monotonic(), 1.0
         while self._stop is None:
             self.progress.note = "the provider cannot be reached: trying again"
-            self.gate.hold_off(pause + 1.0)
+            self.gate.hold_off(_PROBE_BRAKE_S)
             await self.clock.sleep(pause)
             reading = await self.provider.balance()
             if isinstance(reading, ev.Balance) or reading.not_allowed:
                 self.gate.let_go()
+                self.poller.look_again()
                 return
             if self.clock.monotonic() - started > self.policy.unreachable_after_s:
                 self.stop(StopReason.UNREACHABLE)
@@ -331,6 +348,8 @@ class Runner:
                 return None
             if self._stop is not None:
                 return self._stop
+            if self.poller.waiting or self._may_claim():
+                return None  # a poll settled or revived a doubt meanwhile
         if self._blocked_by or self._lead_capped:
             return StopReason.BUDGET
         if self._no_funds:
@@ -343,8 +362,8 @@ class Runner:
         )
 
     def _stopping(self) -> asyncio.Event | None:
-        """None once the run is stopped, else the event that says something changed."""
-        return None if self._stop is not None else self._changed
+        """None once the run is stopped or a doubt is polled again, else the event that says it changed."""
+        return None if self._stop is not None or self.poller.waiting else self._changed
 
     def _tell(self, note: str) -> None:
         self.progress.note = note

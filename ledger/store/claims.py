@@ -14,7 +14,10 @@ from ledger.store.books import Books
 from ledger.store.exposure import Caps, Exposure, load, of_lead
 from ledger.store.steps import book_hold, look, write
 
-_DUE: Final = "UPDATE jobs SET not_before = NULL WHERE state = 'queued' AND not_before <= ?"
+# Named, because SQLite would rather read every queued job through `jobs_state`: 20 ms on 100,000 of them.
+_DUE: Final = """
+    UPDATE jobs INDEXED BY jobs_later SET not_before = NULL WHERE state = 'queued' AND not_before <= ?
+"""
 _READY_ORDER: Final = " ORDER BY j.priority DESC, j.id LIMIT ?"
 _SELECTED_ORDER: Final = " ORDER BY s.rank LIMIT ?"
 _READY: Final = """
@@ -34,7 +37,7 @@ _INTENT: Final = """
 """
 _SET_MODE: Final = "UPDATE jobs SET mode = ? WHERE id = ? AND mode <> ?"
 _NEXT_DUE: Final = """
-    SELECT MIN(not_before) FROM jobs
+    SELECT MIN(not_before) FROM jobs INDEXED BY jobs_later
     WHERE state = 'queued' AND not_before IS NOT NULL AND paused_at IS NULL AND route = ?
 """
 

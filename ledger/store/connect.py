@@ -17,7 +17,6 @@ from ledger.store.engine import sqlite3
 SCHEMA_VERSION: Final = 1
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
-_MAGIC: Final = b"SQLite format 3\x00"
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "davfs"}
 )
@@ -106,18 +105,13 @@ def check_file(path: Path) -> None:
     """Refuse a file that is not a ledger this version understands. A missing or empty file is fine.
 
     Raises:
-        LedgerFileProblem: Not SQLite, not a ledger, or made by a newer version.
+        LedgerFileProblem: Not SQLite, not a ledger, unreadable, or made by a newer version.
     """
     if not path.exists() or path.stat().st_size == 0:
         return
     if not path.is_file():
         raise LedgerFileProblem(f"{path} is not a file.", next_step="Name a ledger with --db.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except OSError as error:
-        raise LedgerFileProblem(f"{path} cannot be read: {error.strerror}.") from error
-    application_id, version = _identity(path) if head == _MAGIC else (None, 0)
+    application_id, version = _identity(path)
     if application_id != APPLICATION_ID:
         raise LedgerFileProblem(
             f"{path} is not a ledger.",
@@ -132,11 +126,11 @@ def check_file(path: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int | None, int]:
-    """(application id, schema version) of an SQLite file; (None, 0) for one that SQLite cannot read.
+    """(application id, schema version) of an SQLite file; (None, 0) for one that is none.
 
-    SQLite is asked and not the first bytes of the file: after a kill, what they should say may still be in
-    the write-ahead log. A file without any table, as a kill before the first migration leaves it, counts as
-    a ledger of version 0.
+    SQLite is asked, for two reasons. After a kill, what the first bytes of the file should say may still be
+    in the write-ahead log. And to close a file that SQLite has open in this process drops its locks on it.
+    A file without any table, as a kill before the first migration leaves it, counts as a ledger of version 0.
     """
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
@@ -144,7 +138,9 @@ def _identity(path: Path) -> tuple[int | None, int]:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    except sqlite3.Error:
+    except sqlite3.OperationalError as error:
+        raise LedgerFileProblem(f"{path} cannot be read: {error}.") from error
+    except sqlite3.DatabaseError:
         return None, 0
     finally:
         connection.close()
@@ -199,7 +195,7 @@ def connect_readonly(path: Path) -> Connection:
         )
     check_file(path)
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
     connection.execute("PRAGMA query_only = ON")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -18,7 +18,7 @@ from ledger.machine import Transition
 from ledger.model import FileFacts, OpenJob, SourceRow
 from ledger.policy import Policy
 from ledger.states import StopReason
-from ledger.store import balance, claims, enqueue, imports, resolve, runs
+from ledger.store import balance, claims, enqueue, imports, reserve, resolve, runs
 from ledger.store.balance import Doubt, Gap
 from ledger.store.books import Books
 from ledger.store.connect import (
@@ -79,9 +79,12 @@ class Ledger:
             raise
         self.books = Books(connection, clock, policy or Policy())
         self.group = GroupCommit(self.books)
+        self._reserve: reserve.Reserve | None = None
 
     def close(self) -> None:
-        """Truncate the log (deleted bearers' bytes go with it), close the file, let go of the lock."""
+        """Truncate the log (deleted bearers' bytes go with it), close the files, let go of the lock."""
+        if self._reserve is not None:
+            self._reserve.close()
         with suppress(sqlite3.Error):
             checkpoint(self.books.connection)
         self.books.connection.close()
@@ -118,8 +121,13 @@ class Ledger:
     # --- a run ---
 
     def recover(self) -> runs.Recovered:
-        """Mark dead runs as `died` and their POSTs in the air as `in_doubt`. Harmless when repeated."""
-        return runs.recover(self.books)
+        """Take over what the reserve holds; mark dead runs `died`, their POSTs in the air `in_doubt`.
+
+        Harmless when repeated.
+        """
+        recovered = runs.recover(self.books, reserve.read(self.path))
+        reserve.clear(self.path)
+        return recovered
 
     def begin_run(
         self,
@@ -130,7 +138,12 @@ class Ledger:
         new_budget: bool = False,
         change_provider: bool = False,
     ) -> int:
-        """Open a run and return its id (`store.runs.begin`)."""
+        """Open a run and return its id (`store.runs.begin`).
+
+        Raises:
+            DiskTrouble: There is no room for the reserve: no reserve, no paid POST.
+        """
+        self._reserve = reserve.Reserve(self.path)
         return runs.begin(
             self.books,
             origin=origin,
@@ -157,6 +170,10 @@ class Ledger:
     async def record(self, job_id: int, fence: int, event: ev.Event, *, polls: int = 0) -> Transition | None:
         """Let `event` happen to a job; all of it is on disk when this returns (`store.steps.record`)."""
         return await self.group.write(lambda books: record(books, job_id, fence, event, polls=polls))
+
+    def keep_in_reserve(self, job_id: int, fence: int, event: ev.PostEvent) -> bool:
+        """Last resort when `record` failed: a paid answer into `LEDGER.reserve`. True if it is there."""
+        return self._reserve is not None and self._reserve.keep(job_id, fence, event)
 
     def next_due(self, route: str) -> str | None:
         """When the earliest job that waits for its time may go (ledger time text), or None."""

@@ -15,7 +15,7 @@ from ledger.clock import to_text
 from ledger.errors import Bug, UsageProblem
 from ledger.model import OpenJob
 from ledger.states import CHAIN_ENDS, StopReason
-from ledger.store import exposure
+from ledger.store import exposure, reserve
 from ledger.store.books import Books
 from ledger.store.connect import Connection, transaction
 from ledger.store.steps import record
@@ -25,6 +25,8 @@ _BEGIN: Final = """
         budget_day_microusd, budget_lead_microusd, budget_total_microusd)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_SUBMITTING: Final = "SELECT id, attempt FROM jobs WHERE state = 'submitting' ORDER BY id"
+_IS_SUBMITTING: Final = "SELECT 1 FROM jobs WHERE id = ? AND attempt = ? AND state = 'submitting'"
 _OPEN_JOBS: Final = """
     SELECT j.id, j.attempt, j.route, j.state = 'in_doubt', a.remote_job_id, b.bearer, a.ended_at,
         a.ceiling_microusd
@@ -49,24 +51,33 @@ class Recovered:
 
     died_runs: int = 0
     new_doubts: int = 0
+    from_reserve: int = 0
+    """Paid answers that the ledger could not take when they came (disk full), and has taken now."""
 
 
-def recover(books: Books) -> Recovered:
+def recover(books: Books, kept: list[reserve.Entry] | None = None) -> Recovered:
     """Mark runs that could not say goodbye as `died`, and their POSTs in the air as `in_doubt`.
 
     One transaction; may run twice. The caller holds the lock, so nobody else is sending.
+
+    Args:
+        books: The open ledger.
+        kept: What the last run could only write into the reserve: taken over first.
     """
     at = to_text(books.now)
+    taken = 0
     with books.transaction():
         died = books.connection.execute(
             "UPDATE runs SET ended_at = ?, stop_reason = 'died' WHERE ended_at IS NULL", (at,)
         ).rowcount
-        left = books.connection.execute(
-            "SELECT id, attempt FROM jobs WHERE state = 'submitting' ORDER BY id"
-        ).fetchall()
+        for job_id, fence, event in kept or ():
+            if books.connection.execute(_IS_SUBMITTING, (job_id, fence)).fetchone() is not None:
+                record(books, job_id, fence, event)
+                taken += 1
+        left = books.connection.execute(_SUBMITTING).fetchall()
         for job_id, attempt in left:
             record(books, job_id, attempt, ev.FoundAtStart())
-    return Recovered(died, len(left))
+    return Recovered(died, len(left), taken)
 
 
 def begin(
