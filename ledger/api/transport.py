@@ -12,9 +12,11 @@ import asyncio
 import logging
 import re
 import ssl
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Final
 
 import httpx
@@ -24,6 +26,11 @@ from ledger.api.reply import NoReply, Reply
 # httpx logs every URL at INFO, httpcore every header of an answer at DEBUG.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+# httpcore imports sniffio anew at every lock. Where it is not installed each of these fails only after a
+# search through the whole path (a sixth of a night's CPU); None is Python's own sign for "not there".
+if find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment] # typeshed knows only modules
 
 NOT_SENT: Final = (
     httpx.ConnectError,

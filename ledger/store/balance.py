@@ -144,6 +144,8 @@ def audited_gap(connection: Connection) -> int | None:
 def book_unattributed(books: Books, amount_microusd: int, evidence: str) -> None:
     """Book money that is gone and belongs to no single attempt (inside the caller's transaction)."""
     books.connection.execute(_UNATTRIBUTED, (books.run_id, amount_microusd, to_text(books.now), evidence))
+    if books.exposure is not None:
+        books.exposure.unattributed(amount_microusd)
 
 
 def top_up(books: Books, amount_microusd: int) -> None:

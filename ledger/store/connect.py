@@ -131,10 +131,13 @@ def _identity(path: Path) -> tuple[int | None, int]:
     SQLite is asked, for two reasons. After a kill, what the first bytes of the file should say may still be
     in the write-ahead log. And to close a file that SQLite has open in this process drops its locks on it.
     A file without any table, as a kill before the first migration leaves it, counts as a ledger of version 0.
+    A rollback journal beside it means a kill inside the very first switch to WAL: only a connection that may
+    write can roll that back.
     """
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    mode = "rw" if path.with_name(path.name + "-journal").exists() else "ro"
+    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None)
     try:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]

@@ -54,6 +54,11 @@ class Exposure:
         self.day_microusd += ceiling
         self.total_microusd += ceiling
 
+    def unattributed(self, amount: int) -> None:
+        """Money of this chain is gone and belongs to no attempt, so to no day either."""
+        self.chain_microusd += amount
+        self.total_microusd += amount
+
     def moved(self, *, chain_id: int, started_at: str, hold_closed: int, release: int, adjust: int) -> None:
         """An attempt of `chain_id`, sent at `started_at`, was closed or corrected.
 

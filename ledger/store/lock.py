@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ledger.clock import Clock, to_text
-from ledger.errors import LedgerBusy
+from ledger.errors import LedgerBusy, LedgerFileProblem
 from ledger.store.connect import real_path
 
 
@@ -26,11 +26,18 @@ class Lock:
 
     Raises:
         LedgerBusy: Another process holds it; the error names it.
+        LedgerFileProblem: The lock file cannot be made or opened.
     """
 
     def __init__(self, path: Path, purpose: str, clock: Clock) -> None:
         self.path = lock_path(path)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerFileProblem(
+                f"{self.path} cannot be opened: {error.strerror}.",
+                next_step="Make its folder writable, or name another place with --db.",
+            ) from error
         if not self._take():
             holder = describe(read_holder(path))
             os.close(self._descriptor)

@@ -40,8 +40,8 @@ _LATENCIES: Final = """
     SELECT (julianday(r.received_at) - julianday(a.ended_at)) * 86400.0
     FROM (SELECT id FROM attempts WHERE outcome = 'accepted' ORDER BY id DESC LIMIT 1000) recent
         JOIN attempts a ON a.id = recent.id JOIN jobs j ON j.id = a.job_id
-        JOIN results r ON r.job_id = j.id
-    WHERE j.route = ? AND a.polls > 0 LIMIT 500
+        JOIN results r ON r.job_id = j.id JOIN runs n ON n.id = a.run_id
+    WHERE j.route = ? AND a.polls > 0 AND r.received_at <= n.ended_at LIMIT 500
 """
 
 
@@ -186,5 +186,8 @@ def open_jobs(connection: Connection) -> Iterator[OpenJob]:
 
 
 def latencies(connection: Connection, route: str) -> list[float]:
-    """Seconds from acceptance to the stored answer of the route's recent jobs (at most 500)."""
+    """Seconds from acceptance to the stored answer of the route's recent jobs (at most 500).
+
+    Only of jobs that the run which sent them saw done: the time between two runs is nobody's latency.
+    """
     return [row[0] for row in connection.execute(_LATENCIES, (route,)) if row[0] is not None]

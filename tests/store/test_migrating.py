@@ -1,0 +1,144 @@
+"""A migration is all or nothing, with a private backup as long as it takes, whoever else tries at once."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database, Migrations
+
+from ledger.errors import LedgerFileProblem
+from ledger.migrations.migrations import migrations
+from ledger.store.connect import connect
+from ledger.store.engine import sqlite3
+from ledger.store.ledger import Ledger
+
+Seen = list[tuple[str, int]]
+
+
+def next_version(step: Callable[[Database], None]) -> Migrations:
+    """The history of a version to come: today's migration and one more."""
+    history = Migrations("leadledger")
+    history(name="m001_the_ledger")(lambda _: pytest.fail("m001 is applied already"))
+    history(name="m002_more")(step)
+    return history
+
+
+def contents(path: Path) -> list[Any]:
+    connection = sqlite3.connect(path)
+    try:
+        return [
+            connection.execute(sql).fetchall()
+            for sql in ("SELECT sql FROM sqlite_master", "SELECT * FROM jobs", "SELECT * FROM costs")
+        ]
+    finally:
+        connection.close()
+
+
+def backups(path: Path) -> Seen:
+    found = [entry for entry in path.parent.iterdir() if "backup" in entry.name]
+    return [(entry.name, stat.S_IMODE(entry.stat().st_mode)) for entry in found]
+
+
+def test_a_change_of_a_ledger_is_backed_up_privately_until_it_is_done(story: Path, clock: Any) -> None:
+    seen: Seen = []
+    copies: list[Any] = []
+    before = contents(story)
+
+    def more(db: Database) -> None:
+        db.conn.execute("CREATE TABLE more (x INTEGER) STRICT")
+        seen.extend(backups(story))
+        copies.append(contents(story.with_name("story.db.backup")))
+
+    Ledger(story, "test", clock=clock, migrations=next_version(more)).close()
+    assert seen == [("story.db.backup", 0o600)]
+    assert copies == [before]
+    assert backups(story) == []
+    assert contents(story)[1:] == before[1:]
+    assert len(contents(story)[0]) == len(before[0]) + 1
+
+
+def test_a_new_ledger_needs_no_backup(tmp_path: Path, clock: Any) -> None:
+    seen: Seen = []
+    history = Migrations("leadledger")
+
+    @history()
+    def m001(db: Database) -> None:
+        db.conn.execute("CREATE TABLE t (x INTEGER) STRICT")
+        seen.extend(backups(tmp_path / "leads.db"))
+
+    Ledger(tmp_path / "leads.db", "test", clock=clock, migrations=history).close()
+    assert seen == []
+
+
+def test_a_migration_that_raises_leaves_the_ledger_as_it_was(story: Path, clock: Any) -> None:
+    before = contents(story)
+
+    def breaks(db: Database) -> None:
+        db.conn.execute("CREATE TABLE more (x INTEGER) STRICT")
+        db.conn.execute("PRAGMA user_version = 2")
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        Ledger(story, "test", clock=clock, migrations=next_version(breaks))
+    assert contents(story) == before
+    with Ledger(story, "test", clock=clock, migrations=migrations) as ledger:
+        assert ledger.books.connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_migration_that_leaves_rows_pointing_nowhere_is_undone(story: Path, clock: Any) -> None:
+    before = contents(story)
+
+    def orphans(db: Database) -> None:
+        db.conn.execute("PRAGMA defer_foreign_keys = ON")
+        db.conn.execute("INSERT INTO poll_bearers VALUES (999, 'x')")
+
+    with pytest.raises(LedgerFileProblem, match="1 rows point nowhere"):
+        Ledger(story, "test", clock=clock, migrations=next_version(orphans))
+    assert contents(story) == before
+
+
+def test_an_up_to_date_ledger_is_not_touched(story: Path, clock: Any) -> None:
+    before = story.read_bytes()
+    Ledger(story, "test", clock=clock, migrations=migrations).close()
+    assert story.read_bytes() == before
+
+
+MIGRATE = """
+import sys
+from pathlib import Path
+from ledger.migrations.migrations import migrations
+from ledger.store.connect import connect, migrate
+path = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+connection = connect(path)
+print(migrate(connection, path, migrations), connection.execute("PRAGMA user_version").fetchone()[0])
+"""
+
+
+def test_several_processes_that_migrate_at_once_leave_one_good_ledger(
+    tmp_path: Path, empty_ledger: Path
+) -> None:
+    path = tmp_path / "leads.db"
+    connect(path).close()  # the switch to WAL is not for several at once: the lock is for that
+    command = [sys.executable, "-c", MIGRATE, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    for child in children:
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = [child.communicate()[0].split() for child in children]
+    assert [child.returncode for child in children] == [0] * 4
+    assert {word[1] for word in said} == {"1"}
+    assert contents(path) == contents(empty_ledger)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
