@@ -207,7 +207,7 @@ class Runner:
             task.add_done_callback(partial(self._post_ended, call.job_id))
         self._blocked_by = claim.blocked_by
         self._lead_capped = self._lead_capped or claim.leads_capped > 0
-        looked_at = len(claim.calls) + claim.leads_capped
+        looked_at = len(claim.calls) + claim.passed_over
         self._drained = claim.blocked_by is None and looked_at < slots
 
     async def _slot(self) -> bool:

@@ -10,9 +10,10 @@ from ledger.clock import to_text
 from ledger.errors import Bug
 from ledger.machine import decide
 from ledger.model import PaidCall
+from ledger.states import Reason
 from ledger.store.books import Books
 from ledger.store.exposure import Caps, Exposure, load, of_lead
-from ledger.store.steps import book_hold, look, write
+from ledger.store.steps import book_hold, look, record, write
 
 # Named, because SQLite would rather read every queued job through `jobs_state`: 20 ms on 100,000 of them.
 _DUE: Final = """
@@ -21,12 +22,13 @@ _DUE: Final = """
 _READY_ORDER: Final = " ORDER BY j.priority DESC, j.id LIMIT ?"
 _SELECTED_ORDER: Final = " ORDER BY s.rank LIMIT ?"
 _READY: Final = """
-    SELECT j.id, j.lead_id, j.request FROM jobs j
+    SELECT j.id, j.lead_id, j.request, l.suppressed FROM jobs j LEFT JOIN leads l ON l.id = j.lead_id
     WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
 """
 _NOT_CAPPED: Final = " AND NOT EXISTS (SELECT 1 FROM temp.capped x WHERE x.lead_id = j.lead_id)"
 _SELECTED_READY: Final = """
-    SELECT j.id, j.lead_id, j.request FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id
+    SELECT j.id, j.lead_id, j.request, l.suppressed
+    FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id LEFT JOIN leads l ON l.id = j.lead_id
     WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
 """
 _UNSELECT: Final = "DELETE FROM temp.selected WHERE job_id = ?"
@@ -58,15 +60,18 @@ class Claim:
 
     calls: tuple[PaidCall, ...]
     blocked_by: str | None = None
+    passed_over: int = 0
+    """Jobs looked at and not taken: their lead has opted out meanwhile, or is at its own cap."""
     leads_capped: int = 0
-    """Leads passed over because one more hold would break their own cap."""
+    """Of those, leads that one more hold would lift above their own cap."""
 
 
 def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
     """Take up to `limit` jobs, the most important first.
 
     Runs inside the caller's transaction. Writes for each: state `submitting`, its transition, the attempt
-    with a fresh idempotency key, and the hold. No hold is written that would lift exposure above a cap.
+    with a fresh idempotency key, and the hold. No hold is written that would lift exposure above a cap. A
+    lead that has opted out since its job was queued is not asked: its job becomes `skipped`.
     """
     exposure = _today(books)
     books.connection.execute(_DUE, (to_text(books.now),))
@@ -74,16 +79,20 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
     query = ready + _NOT_CAPPED + order
     found = books.connection.execute(query, (rules.route, limit)).fetchall()
     calls: list[PaidCall] = []
-    capped = 0
-    for job_id, lead_id, request in found:
+    capped = skipped = 0
+    for job_id, lead_id, request, suppressed in found:
+        if suppressed:
+            skipped += 1
+            record(books, job_id, look(books.connection, job_id).job.attempt, ev.Skip(Reason.SUPPRESSED))
+            continue
         blocked_by = exposure.blocked_by(rules.ceiling_microusd, rules.caps)
         if blocked_by is not None:
-            return Claim(tuple(calls), blocked_by, capped)
+            return Claim(tuple(calls), blocked_by, skipped + capped, capped)
         if _lead_is_capped(books, rules, lead_id):
             capped += 1
             continue
         calls.append(_take(books, rules, job_id, request))
-    return Claim(tuple(calls), leads_capped=capped)
+    return Claim(tuple(calls), None, skipped + capped, capped)
 
 
 def _today(books: Books) -> Exposure:

@@ -32,10 +32,6 @@ _NEW_JOB: Final = """
     INSERT INTO jobs (lead_id, route, mode, request, request_key, reason, created_at, updated_at)
     VALUES (?, ?, ?, ?, ?, 'enqueued', ?, ?)
 """
-_CREATE_SELECTED: Final = (
-    "CREATE TEMP TABLE IF NOT EXISTS selected (rank INTEGER PRIMARY KEY, job_id INTEGER UNIQUE)"
-)
-_CREATE_CAPPED: Final = "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)"
 _READY_COUNT: Final = """
     SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND paused_at IS NULL
         AND not_before IS NULL AND route = ? LIMIT 100000)
@@ -174,8 +170,6 @@ def select(books: Books, route: str, selection: Selection) -> None:
     Claimed jobs leave it; a job of this run that goes back to the queue joins it again at the end.
     """
     books.selective = not selection.everything
-    books.connection.execute(_CREATE_SELECTED)
-    books.connection.execute(_CREATE_CAPPED)
     books.connection.execute("DELETE FROM temp.selected")
     books.connection.execute("DELETE FROM temp.capped")
     if selection.everything:

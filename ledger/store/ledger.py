@@ -71,6 +71,7 @@ class Ledger:
             connection = connect(self.path)
             try:
                 migrate(connection, self.path, migrations)
+                runs.prepare(connection)
             except BaseException:
                 connection.close()
                 raise

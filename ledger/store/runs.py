@@ -35,6 +35,11 @@ _OPEN_JOBS: Final = """
     WHERE j.state IN ('waiting', 'in_doubt') AND a.remote_job_id IS NOT NULL AND j.id > ?
     ORDER BY j.id LIMIT 1000
 """
+_RUN_TABLES: Final = (
+    "CREATE TEMP TABLE IF NOT EXISTS selected (rank INTEGER PRIMARY KEY, job_id INTEGER UNIQUE)",
+    "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)",
+)
+"""What one run keeps in memory: the jobs it may claim (`--limit` and the like), leads at their own cap."""
 _HAS_OPEN: Final = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('submitting', 'waiting', 'in_doubt'))"
 _LATENCIES: Final = """
     SELECT (julianday(r.received_at) - julianday(a.ended_at)) * 86400.0
@@ -53,6 +58,12 @@ class Recovered:
     new_doubts: int = 0
     from_reserve: int = 0
     """Paid answers that the ledger could not take when they came (disk full), and has taken now."""
+
+
+def prepare(connection: Connection) -> None:
+    """Make the temporary tables that a run keeps in memory."""
+    for statement in _RUN_TABLES:
+        connection.execute(statement)
 
 
 def recover(books: Books, kept: list[reserve.Entry] | None = None) -> Recovered:

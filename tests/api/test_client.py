@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import logging
 import traceback
@@ -171,7 +172,8 @@ def test_a_job_that_nobody_knows_is_gone(profile: Profile, status: int, bearer: 
 
 def test_the_ceiling_of_the_attempt_makes_a_cost_of_a_refund(profile: Profile) -> None:
     answer = {"status": "done", "matched": True, "refunded_usd": 1.08}
-    event = ask(profile, lambda _: httpx.Response(200, json=answer), "poll", job(), 1_500_000)
+    asked = dataclasses.replace(job(), ceiling_microusd=1_500_000)
+    event = ask(profile, lambda _: httpx.Response(200, json=answer), "poll", asked)
     assert event.verdict.cost_microusd == 420_000
 
 

@@ -210,3 +210,20 @@ def test_claims_of_one_turn_never_take_the_same_job_nor_pass_a_cap_together(desk
     claims = desk.run(all_at_once())
     taken = [job for claim in claims for job in jobs_of(claim)]
     assert sorted(taken) == list(range(1, 8))
+
+
+def test_a_lead_that_opts_out_while_its_job_is_queued_is_never_sent(desk: Any) -> None:
+    desk.ready(3)
+    desk.take(desk.row(9, company="company 2", suppressed=True))
+    claim = desk.claim(10)
+    assert jobs_of(claim) == [1, 3]
+    assert (claim.passed_over, claim.leads_capped) == (1, 0)
+    assert desk.state(2) == "skipped"
+    assert desk.steps(2)[-1] == ("queued", "skipped", "suppressed")
+    assert desk.costs(2) == []
+
+
+def test_a_claim_needs_a_run_but_no_selection(desk: Any) -> None:
+    desk.leads(1)
+    desk.begin()
+    assert jobs_of(desk.claim(5)) == []

@@ -43,7 +43,7 @@ broken
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/home/x", "ext4"),
+        ("/srv/x", "ext4"),
         ("/mnt/team", "nfs4"),
         ("/mnt/team/deep/er", "nfs4"),
         ("/mnt/team/local/x", "ext4"),
