@@ -208,6 +208,7 @@ class Night:
                 in_flight=wishes.in_flight,
                 until=_next_time(wishes.until),
                 limit=wishes.limit,
+                same_key_rounds=3 if self.profile.honours_idempotency_key else 0,
                 audit=not wishes.no_audit and self.profile.balance_exclusive,
                 smallest_price_microusd=self.profile.ceiling.min_microusd,
                 post_deadline_s=self.profile.deadline_s(self.mode),

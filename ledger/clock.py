@@ -39,7 +39,7 @@ class SystemClock:
 
 def to_text(at: datetime) -> str:
     """UTC ISO-8601 with microseconds and `Z`: the one form stored in the ledger; it sorts as text."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def from_text(text: str) -> datetime:

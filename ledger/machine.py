@@ -32,6 +32,8 @@ class Job:
     """What a closed latest attempt is booked at (charge and adjusts): a late answer corrects it."""
     proved_free_before: int = 0
     """How often an audit has already proved an attempt of this job free."""
+    resent: bool = False
+    """The latest attempt was in doubt and is in the air once more, with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Transition:
 
 
 _ALLOWED: Final = frozenset(STEPS)
+_SENT_BACK: Final = (ev.Refused, ev.NotSent, ev.NotAllowed, ev.NoMoney, ev.Throttled)
 
 
 def settle_money(hold: int, verdict: ev.Verdict) -> Money:
@@ -175,7 +178,14 @@ def _submitting(job: Job, event: ev.Event, now: datetime, policy: Policy) -> Tra
 
 
 def _sent_back(job: Job, event: ev.Event, now: datetime, policy: Policy) -> Transition:
-    """The provider, or the network before it, surely did not take the POST: the hold is released."""
+    """The provider, or the network before it, surely did not take the POST: the hold is released.
+
+    Not so for a POST that is sent once more with its key: that says nothing about the first time.
+    """
+    if job.resent and isinstance(event, _SENT_BACK):
+        code = getattr(event, "error_code", None) or getattr(event, "error", None) or "throttled"
+        status = getattr(event, "http_status", None)
+        return _doubt(job, Reason.OUTCOME_UNKNOWN, f"resent: {code}", status, getattr(event, "answer", None))
     match event:
         case ev.Refused(status, code, _, answer):
             return _step(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -25,14 +25,13 @@ from ledger.model import OpenJob, PaidCall
 from ledger.orders import Options, Progress
 from ledger.policy import Policy
 from ledger.poller import Poller, wait_for
+from ledger.prober import Prober
 from ledger.quiet import QuietAudit
 from ledger.states import FINAL, Outcome, State, StopReason
 from ledger.store.ledger import Ledger
 
 _REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
 """Outcomes whose release means that the provider gives money back; the others never took any."""
-_PROBE_BRAKE_S = 120.0
-"""Longer than a pause of the prober and a reading of the balance together; an answer ends it."""
 _LOOK_AGAIN_S = 1.0
 """While nothing changes, the clock (`--until`, a silent provider) is looked at this often."""
 
@@ -90,7 +89,10 @@ class Runner:
         self._refusals: Counter[str] = Counter()
         self._answers = 0
         self._lead_capped = False
-        self._prober: asyncio.Task[None] | None = None
+        self._prober = Prober(
+            provider, gate, clock=clock, policy=policy, found=self._found_provider, gave_up=self._gave_up
+        )
+        self._resends_left: int | None = None
         self._trouble: BaseException | None = None
 
     # --- from outside ---
@@ -181,6 +183,8 @@ class Runner:
             return "the balance is short: waiting for refunds"
         if self._blocked_by:
             return f"the cap {self._blocked_by} is reached: waiting for releases"
+        if self._prober.looking:
+            return "the provider cannot be reached: trying again"
         if self.gate.braked_for_s() > 0:
             return f"the provider asked us to slow down ({self.gate.braked_for_s():.0f} s)"
         return ""
@@ -200,15 +204,18 @@ class Runner:
             self._give_up(trouble)
             return
         self.gate.give_back(slots - len(claim.calls))
-        for call in claim.calls:
-            self.progress.submitted += 1
-            task = asyncio.create_task(self._post(call))
-            self._posts[call.job_id] = task
-            task.add_done_callback(partial(self._post_ended, call.job_id))
+        self.progress.submitted += len(claim.calls)
+        self._send(claim.calls)
         self._blocked_by = claim.blocked_by
         self._lead_capped = self._lead_capped or claim.leads_capped > 0
         looked_at = len(claim.calls) + claim.passed_over
         self._drained = claim.blocked_by is None and looked_at < slots
+
+    def _send(self, calls: Iterable[PaidCall]) -> None:
+        for call in calls:
+            task = asyncio.create_task(self._post(call))
+            self._posts[call.job_id] = task
+            task.add_done_callback(partial(self._post_ended, call.job_id))
 
     async def _slot(self) -> bool:
         """One slot, unless the run is stopped or something else changes first."""
@@ -266,7 +273,7 @@ class Runner:
                     self.progress.note = message or code
                     self.stop(StopReason.REFUSED)
             case ev.NotSent():
-                self._find_provider()
+                self._prober.start()
             case ev.Accepted() | ev.Answered():
                 self._answers += 1
             case _:
@@ -315,30 +322,29 @@ class Runner:
 
     # --- when nothing can be sent ---
 
-    def _find_provider(self) -> None:
-        """Nobody answers: one prober asks for the balance, for nothing, until somebody does."""
-        self.gate.hold_off(_PROBE_BRAKE_S)
-        if self._prober is None or self._prober.done():
-            self._prober = asyncio.create_task(self._probe())
+    def _found_provider(self) -> None:
+        self.poller.look_again()
 
-    async def _probe(self) -> None:
-        started, pause = self.clock.monotonic(), 1.0
-        while self._stop is None:
-            self.progress.note = "the provider cannot be reached: trying again"
-            self.gate.hold_off(_PROBE_BRAKE_S)
-            await self.clock.sleep(pause)
-            reading = await self.provider.balance()
-            if isinstance(reading, ev.Balance) or reading.not_allowed:
-                self.gate.let_go()
-                self.poller.look_again()
-                return
-            if self.clock.monotonic() - started > self.policy.unreachable_after_s:
-                self.stop(StopReason.UNREACHABLE)
-                return
-            pause = min(pause * 2, 30.0)
+    def _gave_up(self) -> None:
+        self.stop(StopReason.UNREACHABLE)
+
+    async def _resend(self) -> bool:
+        """Send doubts once more with their own keys, where the provider is known to honour keys."""
+        if self._resends_left is None:
+            self._resends_left = self.options.same_key_rounds * len(self.ledger.doubts())
+        if self._resends_left <= 0 or not await self._slot():
+            return False
+        slots = 1 + self.gate.try_slots(self._resends_left - 1)
+        calls = await self.ledger.resend(slots)
+        self.gate.give_back(slots - len(calls))
+        self._resends_left = self._resends_left - len(calls) if calls else 0
+        self._send(calls)
+        return bool(calls)
 
     async def _nothing_left(self) -> StopReason | None:
         """Nothing is in the air and nothing can be claimed: doubts first, then the end."""
+        if self.options.same_key_rounds and await self._resend():
+            return None
         if self.options.audit and self.ledger.doubts():
             self.progress.phase = "audit"
             freed = await self._audit.run(self._stopping, self._tell)
@@ -371,8 +377,7 @@ class Runner:
     async def _drain(self) -> None:
         """POSTs in the air are awaited and stored; their own deadline bounds this."""
         self.progress.phase = "draining"
-        if self._prober is not None:
-            self._prober.cancel()
+        self._prober.cancel()
         while self._posts:
             await asyncio.gather(*self._posts.values(), return_exceptions=True)
 

@@ -19,7 +19,7 @@ GROWS_BY_DESIGN = {"migrations/migrations.py"}
 PURE = {
     "clock", "errors", "events", "machine", "model", "money", "policy", "polling", "states", "testing",
 }  # fmt: skip
-RUNNER = {"orders", "poller", "quiet", "runner"}
+RUNNER = {"orders", "poller", "prober", "quiet", "runner"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

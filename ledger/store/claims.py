@@ -37,6 +37,11 @@ _INTENT: Final = """
     INSERT INTO attempts (job_id, number, run_id, idempotency_key, ceiling_microusd, started_at)
     VALUES (?, ?, ?, ?, ?, ?)
 """
+_DOUBTS_TO_RESEND: Final = """
+    SELECT j.id, j.attempt, j.route, j.mode, j.request, a.idempotency_key, a.ceiling_microusd
+    FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+    WHERE j.state = 'in_doubt' AND a.remote_job_id IS NULL ORDER BY j.updated_at, j.id LIMIT ?
+"""
 _SET_MODE: Final = "UPDATE jobs SET mode = ? WHERE id = ? AND mode <> ?"
 _NEXT_DUE: Final = """
     SELECT MIN(not_before) FROM jobs INDEXED BY jobs_later
@@ -133,6 +138,19 @@ def _take(books: Books, rules: ClaimRules, job_id: int, request: str) -> PaidCal
     if books.selective:
         books.connection.execute(_UNSELECT, (job_id,))
     return PaidCall(job_id, number, rules.route, rules.mode, request, key, rules.ceiling_microusd)
+
+
+def resend(books: Books, limit: int) -> tuple[PaidCall, ...]:
+    """Take up to `limit` doubts nobody has a remote id for, to send each once more with its own key.
+
+    Only where the provider is known to honour keys. Same attempt, same hold, same body. Runs inside the
+    caller's transaction.
+    """
+    calls = []
+    for job_id, fence, *call in books.connection.execute(_DOUBTS_TO_RESEND, (limit,)).fetchall():
+        record(books, job_id, fence, ev.SameKeyResend())
+        calls.append(PaidCall(job_id, fence, *call))
+    return tuple(calls)
 
 
 def next_due(books: Books, route: str) -> str | None:

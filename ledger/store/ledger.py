@@ -15,7 +15,7 @@ from typing import Any, Self
 from ledger import events as ev
 from ledger.clock import Clock
 from ledger.machine import Transition
-from ledger.model import FileFacts, OpenJob, SourceRow
+from ledger.model import FileFacts, OpenJob, PaidCall, SourceRow
 from ledger.policy import Policy
 from ledger.states import StopReason
 from ledger.store import balance, claims, enqueue, imports, reserve, resolve, runs
@@ -167,6 +167,10 @@ class Ledger:
             DiskTrouble: Nothing was claimed and paying must stop.
         """
         return await self.group.write(lambda books: claims.claim(books, rules, limit))
+
+    async def resend(self, limit: int) -> tuple[PaidCall, ...]:
+        """Take up to `limit` doubts to send once more with their own keys (`store.claims.resend`)."""
+        return await self.group.write(lambda books: claims.resend(books, limit))
 
     async def record(self, job_id: int, fence: int, event: ev.Event, *, polls: int = 0) -> Transition | None:
         """Let `event` happen to a job; all of it is on disk when this returns (`store.steps.record`)."""

@@ -20,10 +20,17 @@ _LOOK: Final = """
             ELSE -c.amount_microusd END), 0) FROM costs c WHERE c.attempt_id = a.id),
         (SELECT COALESCE(SUM(CASE WHEN c.kind IN ('charge', 'adjust') THEN c.amount_microusd ELSE 0 END), 0)
             FROM costs c WHERE c.attempt_id = a.id),
-        (SELECT COUNT(*) FROM attempts f WHERE f.job_id = j.id AND f.outcome = 'proved_free')
+        (SELECT COUNT(*) FROM attempts f WHERE f.job_id = j.id AND f.outcome = 'proved_free'),
+        j.state = 'submitting' AND a.outcome IS NOT NULL
     FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
         LEFT JOIN runs r ON r.id = a.run_id
     WHERE j.id = ?
+"""
+_EARLIER: Final = """
+    SELECT a.id, a.run_id, a.started_at, r.chain_id,
+        (SELECT COALESCE(SUM(c.amount_microusd), 0) FROM costs c
+            WHERE c.attempt_id = a.id AND c.kind IN ('charge', 'adjust'))
+    FROM attempts a JOIN runs r ON r.id = a.run_id WHERE a.job_id = ? AND a.number = ?
 """
 _KNOWN_REMOTE: Final = "SELECT job_id FROM attempts WHERE remote_job_id = ? AND id <> ?"
 _MOVE: Final = """
@@ -76,9 +83,9 @@ def look(connection: Connection, job_id: int) -> Position:
     row = connection.execute(_LOOK, (job_id,)).fetchone()
     if row is None:
         raise StaleWrite(f"There is no job {job_id}.")
-    state, attempt, attempt_id, run_id, started_at, chain_id, hold, charged, free = row
+    state, attempt, attempt_id, run_id, started_at, chain_id, hold, charged, free, resent = row
     return Position(
-        Job(job_id, State(state), attempt, hold, charged, free),
+        Job(job_id, State(state), attempt, hold, charged, free, bool(resent)),
         attempt_id,
         run_id,
         started_at or "",
@@ -91,13 +98,17 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
 
     Runs inside the caller's transaction. Writes the state, its `transitions` row, the attempt, the money,
     the bearer, the result and the raw answer, or, for an event that changes nothing, only an answer worth
-    keeping.
+    keeping. A final answer to an attempt that was closed before (proved free, then sent again) settles
+    nothing; it is kept, and what it cost is an `adjust` of that attempt.
 
     Raises:
         StaleWrite: The job has gone on to another attempt.
         IllegalEvent: The event cannot happen in the job's state.
     """
     position = look(books.connection, job_id)
+    if fence < position.job.attempt and isinstance(event, ev.Finished):
+        _late(books, job_id, fence, event)
+        return None
     if position.job.attempt != fence:
         raise StaleWrite(
             f"Job {job_id} is at attempt {position.job.attempt}; what came belongs to attempt {fence}."
@@ -109,6 +120,24 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
         return None
     write(books, position, step, polls=polls)
     return step
+
+
+def _late(books: Books, job_id: int, fence: int, event: ev.Finished) -> None:
+    """Keep the answer to an earlier attempt and book what it cost beyond what is booked already."""
+    attempt_id, run_id, started_at, chain_id, booked = books.connection.execute(
+        _EARLIER, (job_id, fence)
+    ).fetchone()
+    _keep_answer(books, attempt_id, event.answer)
+    cost = event.verdict.cost_microusd
+    if cost is None or cost == booked:
+        return
+    books.connection.execute(
+        _BOOK, (attempt_id, run_id, "adjust", cost - booked, False, to_text(books.now), "poll: a late answer")
+    )
+    if books.exposure is not None:
+        books.exposure.moved(
+            chain_id=chain_id, started_at=started_at, hold_closed=0, release=0, adjust=cost - booked
+        )
 
 
 def _never_twice(connection: Connection, position: Position, event: ev.Event) -> ev.Event:

@@ -11,7 +11,7 @@ import ledger
 
 PACKAGE = Path(ledger.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-ASYNC_VERBS = {"write", "claim", "record"}
+ASYNC_VERBS = {"write", "claim", "record", "resend"}
 """The store's only async functions: they hand plain functions to the group commit and wait for it."""
 WAITS = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
 

@@ -249,3 +249,19 @@ def test_text_that_is_no_unicode_is_kept_with_a_digest(desk: Any) -> None:
     desk.claim()
     desk.record(1, ev.Unknown("unreadable", 200, ev.Answer("odd", 200, "caf\x00\ufffd")))
     assert desk.one("SELECT length(sha256) FROM answers") == 64
+
+
+def test_a_late_answer_to_an_attempt_proved_free_is_kept_and_its_cost_booked(desk: Any) -> None:
+    desk.ready(1)
+    desk.claim()
+    desk.record(1, desk.accepted("late_1"))
+    desk.record(1, ev.BecameUnreachable("gone"))
+    desk.record(1, ev.ProvedFree("audit"))
+    desk.claim()
+    assert desk.record(1, desk.finished(400_000), fence=1) is None
+    assert desk.record(1, desk.finished(400_000), fence=1) is None
+    assert desk.state(1) == "submitting"
+    first = "SELECT kind, amount_microusd FROM costs WHERE attempt_id = 1 ORDER BY id"
+    assert desk.sql(first) == [("hold", desk.ceiling), ("release", desk.ceiling), ("adjust", 400_000)]
+    kept = "SELECT COUNT(*) FROM answers WHERE attempt_id = 1 AND kind = 'poll'"
+    assert desk.one(kept) == 2
