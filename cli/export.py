@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from ledger.cli import options, output
+from ledger.cli import files, options, output
 from ledger.errors import UsageProblem
 from ledger.money import plain_usd
 
@@ -64,8 +61,8 @@ def command(
 
     if str(file) == "-" and as_json:
         raise UsageProblem("--json and the table cannot both go to stdout.", next_step="Name a FILE.")
-    if str(file) != "-" and file.exists() and not force:
-        raise UsageProblem(f"{file} exists.", next_step="--force overwrites it.")
+    if str(file) != "-":
+        files.check_new(file, force=force)
     with Reader(obj.db) as reader:
         import_id = reader.import_id(import_name)
         original, enriched = _headers(reader.exported(import_id, route))
@@ -141,24 +138,10 @@ def _write(file: Path, header: list[str], rows: Iterator[list[object]]) -> int:
     """Write the table; a named file appears whole or not at all."""
     if str(file) == "-":
         return _write_rows(sys.stdout, header, rows)
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    except OSError as error:
-        raise UsageProblem(f"{file} cannot be written: {error.strerror}.") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            written = _write_rows(stream, header, rows)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(file)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    return written
+    return files.write_whole(file, lambda stream: _write_rows(stream, header, rows))
 
 
-def _write_rows(stream: IO[str], header: list[str], rows: Iterator[list[object]]) -> int:
+def _write_rows(stream: TextIO, header: list[str], rows: Iterator[list[object]]) -> int:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     written = 0

@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "show": ("show", "Everything about one lead, in sentences."),
     "jobs": ("jobs", "List jobs by state, route or reason."),
     "resolve": ("resolve", "Decide a doubt: resend, write off, or accept a job id."),
+    "audit": ("audit", "Does everything add up? The books, the history, the provider's balance."),
     "export": ("export", "Results joined back to the rows of an import, as CSV."),
     "balance": ("balance", "The provider's balance and how many jobs it carries."),
     "doctor": ("doctor", "This machine, this file, this key: what is right, what is not."),

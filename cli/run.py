@@ -228,7 +228,7 @@ class Night:
         return reason
 
     async def _open_balance(self, ledger: Ledger, client: Any) -> None:
-        """Re-base the opening balance when nothing is open; otherwise the old opening stands."""
+        """Re-base the opening balance when nothing is open or on its way back; else the old one stands."""
         from ledger.events import Balance
 
         reading = await client.balance()
@@ -247,7 +247,7 @@ class Night:
                 )
             output.tell(f"The balance could not be read ({reading.error}); doubts cannot be audited tonight.")
             return
-        kind = "reading" if ledger.has_open_attempts() else "opening"
+        kind = "opening" if ledger.may_rebase() else "reading"
         gap = ledger.note_balance(kind, reading)
         if kind == "opening" and gap.gap_microusd:
             output.tell(

@@ -60,6 +60,11 @@ class QuietAudit:
         """
         if not await self._freeze(stopping, tell):
             return 0
+        unprovable = self._ledger.why_unprovable()
+        if unprovable is not None:
+            self.conclusion = unprovable
+            tell(unprovable)
+            return 0
         reading = await self._look(stopping, tell)
         if reading is None or stopping() is None:
             return 0
@@ -93,6 +98,7 @@ class QuietAudit:
     async def _look(self, stopping: Stopping, tell: Callable[[str], None]) -> ev.Balance | None:
         """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""
         self._agreed = False
+        booked = self._ledger.last_cost()
         reading = await self._provider.balance()
         if isinstance(reading, ev.BalanceUnknown):
             self.conclusion = f"The balance could not be read: {reading.error}."
@@ -111,7 +117,10 @@ class QuietAudit:
         again = await self._provider.balance()
         if not isinstance(again, ev.Balance):
             return reading
-        self._agreed = again.amount_microusd == reading.amount_microusd
+        # A poll may have settled another doubt meanwhile, its refund still on the way: equal readings then
+        # agree on nothing (found by the model, docs/model.md).
+        same_books = self._ledger.last_cost() == booked
+        self._agreed = same_books and again.amount_microusd == reading.amount_microusd
         return again
 
     async def _wait(self, stopping: Stopping, seconds: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger import events as ev
-from ledger.clock import from_text, to_text
+from ledger.clock import from_text, later, to_text
 from ledger.machine import Transition
 from ledger.store.books import Books
 from ledger.store.connect import Connection
@@ -51,8 +51,21 @@ _AUDITED: Final = """
     SELECT gap_microusd, last_cost_id = (SELECT COALESCE(MAX(id), 0) FROM costs)
     FROM balance_checks WHERE kind = 'audit' ORDER BY id DESC LIMIT 1
 """
+_STILL_REFUNDED: Final = """
+    SELECT COUNT(*), MAX(a.ended_at) FROM transitions t JOIN attempts a ON a.id = t.attempt_id
+    WHERE t.to_state = 'lost' AND t.reason IN ('written_off', 'resent_by_person') AND a.ended_at > ?
+        AND NOT EXISTS (SELECT 1 FROM transitions l WHERE l.job_id = t.job_id AND l.reason = 'late_answer')
+"""
+_OPENED_AT: Final = "SELECT at FROM balance_checks WHERE kind = 'opening' ORDER BY id DESC LIMIT 1"
+_LAST_BOOKED: Final = "SELECT at FROM costs ORDER BY id DESC LIMIT 1"
+_NO_PRE_CHARGE: Final = """
+    SELECT EXISTS (SELECT 1 FROM attempts WHERE billing_mode IS NOT NULL
+        AND billing_mode <> 'virtual_balance')
+"""
+_LAST_COST: Final = "SELECT COALESCE(MAX(id), 0) FROM costs"
 _UNATTRIBUTED: Final = """
-    INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'unattributed', ?, ?, ?)
+    INSERT INTO costs (run_id, kind, amount_microusd, at, evidence)
+    VALUES (COALESCE(?, (SELECT MAX(id) FROM runs)), 'unattributed', ?, ?, ?)
 """
 _DOUBTS: Final = """
     SELECT j.id, j.attempt, a.ended_at, a.ceiling_microusd
@@ -133,6 +146,43 @@ def note(books: Books, kind: str, balance: ev.Balance, conclusion: str | None = 
     return found
 
 
+def why_unprovable(books: Books) -> str | None:
+    """Why the balance cannot prove anything now, as a sentence; None when it can.
+
+    A call that a person gave up may still have been running at the provider when the opening was read, its
+    pre-charge out; the refund that comes later hides what another doubt was charged. So nothing is concluded
+    until a run has started with nothing open `job_deadline_s` after such a call. And a job that is not paid
+    from the balance leaves no trace in it. (Both found by the model, docs/model.md.)
+    """
+    opening = books.connection.execute(_OPENED_AT).fetchone()
+    if opening is None:
+        return None  # there is nothing to compare with either, which the audit says
+    since = to_text(later(from_text(opening[0]), -books.policy.job_deadline_s))
+    count, last = books.connection.execute(_STILL_REFUNDED, (since,)).fetchone()
+    if count:
+        until = to_text(later(from_text(last), books.policy.job_deadline_s))[:16].replace("T", " ")
+        return (
+            f"{count} calls were given up by a person and may still be refunded: the balance proves nothing "
+            f"until a run has started with nothing open after {until} UTC. A person decides."
+        )
+    if books.connection.execute(_NO_PRE_CHARGE).fetchone()[0]:
+        return "Some jobs were not paid from the balance, so it proves nothing. A person decides."
+    return None
+
+
+def settled(books: Books) -> bool:
+    """True when the last booking is `refund_settle_s` old: its refund has come."""
+    last = books.connection.execute(_LAST_BOOKED).fetchone()
+    if last is None:
+        return True
+    return (books.now - from_text(last[0])).total_seconds() >= books.policy.refund_settle_s
+
+
+def last_cost(connection: Connection) -> int:
+    """The newest booking: two readings of the balance are comparable only if it is the same for both."""
+    return int(connection.execute(_LAST_COST).fetchone()[0])
+
+
 def audited_gap(connection: Connection) -> int | None:
     """What the newest audit found missing (micro-dollars, > 0), if nothing was booked since."""
     row = connection.execute(_AUDITED).fetchone()
@@ -142,7 +192,10 @@ def audited_gap(connection: Connection) -> int | None:
 
 
 def book_unattributed(books: Books, amount_microusd: int, evidence: str) -> None:
-    """Book money that is gone and belongs to no single attempt (inside the caller's transaction)."""
+    """Book money that is gone and belongs to no single attempt (inside the caller's transaction).
+
+    Between two runs the last one pays: else its budget chain would forget the money and spend it again.
+    """
     books.connection.execute(_UNATTRIBUTED, (books.run_id, amount_microusd, to_text(books.now), evidence))
     if books.exposure is not None:
         books.exposure.unattributed(amount_microusd)

@@ -192,9 +192,9 @@ class Ledger:
         """Seconds from acceptance to answer of the route's recent jobs."""
         return runs.latencies(self.books.connection, route)
 
-    def has_open_attempts(self) -> bool:
-        """True while any attempt may still cost money: the balance is then no fresh start."""
-        return runs.has_open(self.books.connection)
+    def may_rebase(self) -> bool:
+        """True when a balance read now can be an opening: nothing is open and the last refund has come."""
+        return not runs.has_open(self.books.connection) and balance.settled(self.books)
 
     # --- doubts and the balance ---
 
@@ -214,6 +214,14 @@ class Ledger:
     def balance_gap(self, reading: ev.Balance) -> Gap:
         """How a balance compares with the books; writes nothing."""
         return balance.gap(self.books.connection, reading)
+
+    def why_unprovable(self) -> str | None:
+        """Why the balance cannot prove anything now (`store.balance.why_unprovable`); None when it can."""
+        return balance.why_unprovable(self.books)
+
+    def last_cost(self) -> int:
+        """The newest booking's number."""
+        return balance.last_cost(self.books.connection)
 
     def prove_free(self, reading: ev.Balance, evidence: str) -> list[Transition]:
         """Note the audit and send every doubt back to the queue, in one transaction."""

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from ledger import events as ev
 from ledger.errors import UsageProblem
 from ledger.states import Reason, State
-from ledger.store.connect import connect_readonly, real_path, rows
+from ledger.store import disputes
+from ledger.store.audit import Audit, audit
+from ledger.store.connect import Migrations, connect_readonly, real_path, rows
 from ledger.store.enqueue import Build, never_asked
+from ledger.store.runs import check_origin
 from ledger.store.selection import Selection, check_fields, resolve_import
 
 _STATES: Final = "SELECT state, COUNT(*) FROM jobs GROUP BY state"
@@ -261,6 +265,30 @@ class Reader:
         """The newest looks at the balance."""
         query = "SELECT * FROM balance_checks ORDER BY id DESC LIMIT ?"
         return list(rows(self._connection, query, (limit,)))
+
+    def audit(self, migrations: Migrations) -> Audit:
+        """Every check there is, in one snapshot (`store.audit`)."""
+        return audit(self._connection, migrations)
+
+    def claims(self) -> Iterator[dict[str, Any]]:
+        """What to ask the provider about (`store.disputes`)."""
+        return disputes.claims(self._connection)
+
+    def quiet_at(self) -> int | None:
+        """A number that stands still while the books do; None while a call may still be answered."""
+        return disputes.quiet_at(self._connection)
+
+    def compared(self, reading: ev.Balance) -> disputes.Compared:
+        """How a balance compares with the books; writes nothing."""
+        return disputes.compared(self._connection, reading)
+
+    def check_origin(self, origin: str) -> None:
+        """Refuse another provider than the one this ledger has worked with.
+
+        Raises:
+            UsageProblem: It is another one.
+        """
+        check_origin(self._connection, origin, change_provider=False)
 
     def schema_version(self) -> int:
         """`PRAGMA user_version`."""

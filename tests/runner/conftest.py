@@ -212,7 +212,7 @@ class Bench:
         ledger.recover()
         ledger.begin_run(origin="http://127.0.0.1:9", settings={}, caps=caps, new_budget=new_budget)
         opening = ev.Balance(OPENING - self.provider.taken_microusd, self.provider.digit_microusd, "agent")
-        ledger.note_balance("reading" if ledger.has_open_attempts() else "opening", opening)
+        ledger.note_balance("opening" if ledger.may_rebase() else "reading", opening)
         ledger.enqueue(ROUTE, "async", wanted, build)
         self.gate = Gate(self.clock, concurrency, chance=lambda: 0.5)
         self.runner = Runner(

@@ -200,14 +200,15 @@ def test_there_is_something_to_do_while_a_job_is_open_or_a_lead_was_not_asked(de
     assert anything()
     assert desk.ledger.ready_count(desk.route) == 2
     desk.claim(2)
-    assert (anything(), desk.ledger.has_open_attempts(), desk.ledger.ready_count(desk.route)) == (
-        True,
-        True,
-        0,
-    )
+    assert anything()
+    assert not desk.ledger.may_rebase()
+    assert desk.ledger.ready_count(desk.route) == 0
     desk.record(1, desk.refused())
     desk.record(2, desk.refused())
-    assert (anything(), desk.ledger.has_open_attempts()) == (False, False)
+    assert not anything()
+    assert not desk.ledger.may_rebase(), "the last release is a moment old: its refund may be on its way"
+    desk.clock.advance(60)
+    assert desk.ledger.may_rebase()
     changes = desk.ledger.books.connection.total_changes
     assert desk.ledger.anything_to_do("enrich/phone", Selection())
     assert desk.ledger.books.connection.total_changes == changes

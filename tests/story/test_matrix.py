@@ -97,7 +97,7 @@ class Night:
         async with Client("http://127.0.0.1", Secret(KEY), profile, self.clock, network=network) as client:
             reading = await client.balance()
             if isinstance(reading, Balance):
-                ledger.note_balance("reading" if ledger.has_open_attempts() else "opening", reading)
+                ledger.note_balance("opening" if ledger.may_rebase() else "reading", reading)
             ledger.enqueue(route, self.mode, Selection(), self._build)
             rules = ClaimRules(route, self.mode, profile.ceiling_for(route, self.mode), caps)
             reason = await Runner(
