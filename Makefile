@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint types docs docs-write bench lock clean
+.PHONY: demo test lint types docs docs-write bench campaign lock clean
 
 demo: $(READY)
 	@$(BIN)/leadledger demo
@@ -28,6 +28,16 @@ docs-write: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/run.py
+
+# Hours of it: kills at system calls, I/O errors, signals and races, a hostile wire, simulated worlds. Each runs
+# alone too (see its --help); the kills go on where they were stopped. Needs strace.
+campaign: $(READY)
+	@mkdir -p .cache
+	$(BIN)/python tests/campaigns/kill.py --log .cache/kill.jsonl
+	$(BIN)/python tests/campaigns/io_errors.py
+	$(BIN)/python tests/campaigns/processes.py
+	$(BIN)/python tests/campaigns/wire.py
+	$(BIN)/python tests/campaigns/world.py --seeds 0:10000
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
