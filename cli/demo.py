@@ -60,17 +60,18 @@ class Stage:
         """The narrator."""
         if not self.quiet:
             output.say(output.paint(text, "36"))
+            sys.stdout.flush()
 
     def command(self, *arguments: str) -> list[str]:
         """A command line of our own program, shown as a user would type it."""
         if not self.quiet:
             output.say(output.paint("$ leadledger " + " ".join(arguments), "1"))
+            sys.stdout.flush()
         return [sys.executable, "-m", "ledger.cli", *arguments]
 
     def run(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
         """Run a command to its end, on the same terminal."""
         command = self.command(*arguments)
-        sys.stdout.flush()
         shown = subprocess.DEVNULL if self.quiet else None
         done = subprocess.run(  # noqa: S603 - our own program
             command,
@@ -198,7 +199,9 @@ def _play(stage: Stage, base_url: str) -> dict[str, Any]:
             "\n   A person closes them, knowing what they cost:"
         )
         stage.run("resolve", "--all", "--write-off", "--yes")
-    stage.tell("\n5. One lead's story, and the results joined back to every row of the file.")
+    stage.tell("\n5. The audit: every promise as a question to the books, and the balance beside them.")
+    stage.run("audit")
+    stage.tell("\n6. One lead's story, and the results joined back to every row of the file.")
     stage.run("show", "1")
     stage.run("export", "enriched.csv", "--force")
     with urlopen(f"{base_url}/sandbox/books", timeout=10) as answer:  # noqa: S310 - our own sandbox
@@ -256,7 +259,6 @@ def _tell_report(folder: Path, report: dict[str, Any]) -> None:
     output.say(f"  {verdict}. Charged twice for one lead: {report['charged_twice']}.")
     states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in report["jobs"].items())
     output.say(f"  {states}. {report['seconds']} seconds.")
-    output.say(
-        f"\nLook around: leadledger --db {folder}/leads.db status · show 3 · jobs --state matched"
-        f" · datasette {folder}/leads.db"
-    )
+    us = Path(os.path.relpath(sys.argv[0]))
+    output.say(f"\nLook around: {us} --db {folder}/leads.db status (or show 3, or jobs --state lost),")
+    output.say(f"or in the browser: {us.with_name('datasette')} {folder}/leads.db")
