@@ -1,0 +1,9 @@
+"""The simulator is plain modules beside the tests; `tests/campaigns/world.py` uses them too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# pytest imports by path (importlib mode), so the folder of a test is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).parent))
