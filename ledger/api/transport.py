@@ -44,6 +44,8 @@ NOT_SENT: Final = (
 
 POSTS_MAX: Final = 256
 """Paid POSTs in the air at once; far above any sensible `--concurrency`."""
+POST_IDLE_S: Final = 0.5
+"""A connection that rested longer than this never carries a paid POST; no server known closes one so soon."""
 _BASE_HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -88,8 +90,14 @@ class Transport:
         self._connect_s = connect_s
         self._bytes_max = bytes_max
         make = network or _real_network()
-        # No connection is kept: one that sat idle may be closed under a POST, and then nobody knows.
-        self._posts = make(httpx.Limits(max_connections=POSTS_MAX, max_keepalive_connections=0))
+        # None that sat idle: it may be closed under a POST, and then nobody knows what became of it. Servers
+        # close after seconds or minutes, so one used half a second ago is as good as new.
+        busy = httpx.Limits(
+            max_connections=POSTS_MAX, max_keepalive_connections=POSTS_MAX, keepalive_expiry=POST_IDLE_S
+        )
+        self._posts = make(busy)
+        self._fresh_posts = make(httpx.Limits(max_connections=POSTS_MAX, max_keepalive_connections=0))
+        self._reuse = True
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30.0)
         self._lanes = [make(one) for _ in range(lanes)]
         self._free: asyncio.LifoQueue[httpx.AsyncBaseTransport] = asyncio.LifoQueue(lanes)
@@ -97,13 +105,20 @@ class Transport:
             self._free.put_nowait(lane)
 
     async def post(self, path: str, body: bytes, headers: dict[str, str], total_s: float) -> Reply | NoReply:
-        """One POST over a fresh connection, within `total_s` seconds; never repeated.
+        """One POST within `total_s` seconds; never repeated.
+
+        Over a fresh connection or one used a moment ago; once a connection has died under a POST, only over
+        fresh ones.
 
         Raises:
             asyncio.CancelledError: The caller was cancelled; its one argument is what had come by then.
         """
         headers = {"Content-Type": "application/json", **headers}
-        return await self._exchange(self._posts, "POST", path, body, headers, total_s)
+        network = self._posts if self._reuse else self._fresh_posts
+        reply = await self._exchange(network, "POST", path, body, headers, total_s)
+        if isinstance(reply, NoReply) and reply.error in _DEAD_CONNECTION:
+            self._reuse = False
+        return reply
 
     async def get(self, path: str, headers: dict[str, str], total_s: float) -> Reply | NoReply:
         """One GET within `total_s` seconds; repeated once where the kept connection turns out dead."""
@@ -118,7 +133,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for transport in (self._posts, *self._lanes):
+        for transport in (self._posts, self._fresh_posts, *self._lanes):
             await transport.aclose()
 
     async def _exchange(

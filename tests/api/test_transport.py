@@ -139,14 +139,20 @@ def test_a_redirect_is_an_answer_and_is_not_followed(raw_server: Any) -> None:
     assert asyncio.run(scene()) == (307, 1)
 
 
-def test_every_post_has_a_connection_of_its_own_and_gets_share_theirs(raw_server: Any) -> None:
+def test_a_post_takes_a_connection_just_used_or_its_own_and_gets_share_theirs(raw_server: Any) -> None:
     async def scene() -> Any:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
         async with raw_server(answer, keep=True) as server:
             transport = real(server)
+            transport._reuse = False
             for _ in range(3):
                 await transport.post("/p", b"{}", {}, 5.0)
-            await asyncio.gather(*(transport.post("/p", b"{}", {}, 5.0) for _ in range(4)))
+            fresh = server.connections
+            transport._reuse = True
+            for _ in range(3):
+                await transport.post("/p", b"{}", {}, 5.0)
+            reused = server.connections - fresh
+            assert (fresh, reused) == (3, 1)
             posts = server.connections
             for _ in range(5):
                 await transport.get("/g", {}, 5.0)
@@ -156,7 +162,7 @@ def test_every_post_has_a_connection_of_its_own_and_gets_share_theirs(raw_server
             await transport.aclose()
             return posts, alone, together, len(server.requests)
 
-    assert asyncio.run(scene()) == (7, 1, 2, 32)
+    assert asyncio.run(scene()) == (4, 1, 2, 31)
 
 
 def test_proxies_of_the_environment_are_ignored(raw_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,15 +330,39 @@ def test_httpx_is_quiet_and_stays_so() -> None:
         assert logging.getLogger(name).getEffectiveLevel() == logging.WARNING
 
 
-def test_no_connection_is_kept_in_the_transport_of_posts() -> None:
+def test_no_connection_that_sat_idle_carries_a_post() -> None:
     asked = []
 
     def network(limits: Any) -> Any:
         asked.append(limits)
         return httpx.MockTransport(lambda _: httpx.Response(200))
 
-    Transport("https://x.example", connect_s=1.0, lanes=3, bytes_max=10, network=network)
-    assert [limits.max_keepalive_connections for limits in asked] == [0, 1, 1, 1]
+    Transport("https://x.example", connect_s=1.0, lanes=2, bytes_max=10, network=network)
+    busy, fresh, *lanes = asked
+    assert busy.keepalive_expiry <= 0.5
+    assert fresh.max_keepalive_connections == 0
+    assert [lane.max_connections for lane in lanes] == [1, 1]
+
+
+def test_once_a_connection_died_under_a_post_every_other_post_gets_a_fresh_one() -> None:
+    def network(limits: Any) -> Any:
+        def answer(request: Any) -> Any:
+            if limits.max_keepalive_connections == 0:
+                return httpx.Response(200, json={"over": "a fresh one"})
+            raise httpx.RemoteProtocolError("closed", request=request)
+
+        return httpx.MockTransport(answer)
+
+    async def scene() -> Any:
+        transport = Transport("https://x.example", connect_s=1.0, lanes=1, bytes_max=99, network=network)
+        first = await transport.post("/p", b"{}", {}, 5.0)
+        second = await transport.post("/p", b"{}", {}, 5.0)
+        await transport.aclose()
+        return first, second
+
+    first, second = asyncio.run(scene())
+    assert (first.error, first.sent) == ("remote_protocol_error", True), "never repeated by itself"
+    assert second.status == 200
 
 
 def test_the_real_transports_share_one_tls_context_and_repeat_nothing(
@@ -341,7 +371,7 @@ def test_the_real_transports_share_one_tls_context_and_repeat_nothing(
     asked = []
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", lambda **settings: asked.append(settings))
     Transport("https://x.example", connect_s=1.0, lanes=3, bytes_max=10)
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert {settings["retries"] for settings in asked} == {0}
     assert {settings["trust_env"] for settings in asked} == {False}
     assert len({id(settings["verify"]) for settings in asked}) == 1
