@@ -1,0 +1,206 @@
+"""Commands over one small ledger: what they print, and what a mistake gets."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ledger import events as ev
+from ledger.api.profile import Profile
+from ledger.cli import main, wiring
+from ledger.clock import SystemClock
+from ledger.errors import UsageProblem
+from ledger.migrations.migrations import migrations
+from ledger.states import State, StopReason
+from ledger.store.claims import ClaimRules
+from ledger.store.exposure import Caps
+from ledger.store.ledger import Ledger
+from ledger.store.selection import Selection
+
+ROUTE = "enrich/lead-session"
+LEADS = """Company Name,Street Address,City,Postal Code,Phone Number,Note
+Alder,1 Main St,Tucson,02139,,"first, with a comma"
+Birch,2 Main St,Tucson,85702,,second
+ALDER,1 MAIN ST,Tucson,02139,(520) 555-0100,Alder again
+,,,,,nobody
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEADLEDGER_API_KEY", raising=False)
+    (tmp_path / "leads.csv").write_text(LEADS, encoding="utf-8")
+    runner = CliRunner()
+    return lambda *arguments, **rest: runner.invoke(main.cli, [str(part) for part in arguments], **rest)
+
+
+@pytest.fixture
+def worked(run: Run, tmp_path: Path) -> Run:
+    """Imported; Alder matched for $0.42, Birch in doubt."""
+    assert run("import", "leads.csv").exit_code == 0
+
+    async def night() -> None:
+        with Ledger(tmp_path / "leads.db", "test", clock=SystemClock(), migrations=migrations) as ledger:
+            ledger.begin_run(origin="http://127.0.0.1:1", settings={}, caps=Caps(chain_microusd=10**8))
+            ledger.enqueue(ROUTE, "async", Selection(), wiring.builder(Profile.load()))
+            rules = ClaimRules(ROUTE, "async", 1_500_000, Caps(chain_microusd=10**8))
+            alder, birch = (await ledger.claim(rules, 5)).calls
+            answer = ev.Answer("accepted", 202, "{}")
+            await ledger.record(alder.job_id, 1, ev.Accepted("job_a", ev.Secret("pb_needle"), None, answer))
+            body = json.dumps({"summary": "good", "entities": [{"type": "phone", "value": "+1520"}]})
+            verdict = ev.Verdict(
+                State.MATCHED,
+                matched=True,
+                billed=True,
+                cache_hit=False,
+                cost_microusd=420_000,
+                error_code=None,
+                body=body,
+            )
+            await ledger.record(alder.job_id, 1, ev.Finished(verdict, ev.Answer("poll", 200, body)), polls=2)
+            await ledger.record(birch.job_id, 1, ev.Unknown("read_timeout", None, None))
+            ledger.end_run(StopReason.INTERRUPTED)
+
+    asyncio.run(night())
+    return run
+
+
+def test_import_reports_in_the_contracts_form(run: Run) -> None:
+    told = json.loads(run("import", "leads.csv", "--json").stdout)
+    assert list(told) == [
+        "schema",
+        "rows_read",
+        "leads_new",
+        "leads_known",
+        "rows_rejected",
+        "mapping",
+        "rejections",
+    ]
+    assert (told["rows_read"], told["leads_new"], told["leads_known"], told["rows_rejected"]) == (4, 2, 1, 1)
+    assert told["mapping"]["company"] == "Company Name"
+    (rejection,) = told["rejections"]
+    assert rejection["row"] == 5
+    assert "no identity" in rejection["reason"]
+    assert json.loads(run("import", "leads.csv", "--json").stdout)["leads_new"] == 0
+
+
+def test_a_dry_import_writes_nothing(run: Run, tmp_path: Path) -> None:
+    assert "2 new leads" in run("import", "leads.csv", "--dry-run").stdout
+    assert not (tmp_path / "leads.db").exists()
+
+
+def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, tmp_path: Path) -> None:
+    assert worked("export", "out.csv").exit_code == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))
+    original = next(csv.reader(LEADS.splitlines()))
+    assert header[: len(original)] == original
+    assert [row[: len(original)] for row in rows] == list(csv.reader(LEADS.splitlines()))[1:]
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["ledger_state"] for row in table] == ["matched", "in_doubt", "matched", "rejected"]
+    assert [row["ledger_charged_usd"] for row in table] == ["0.42", "0.00", "0.42", "0.00"]
+    assert [row["ledger_held_usd"] for row in table] == ["0.00", "1.50", "0.00", "0.00"]
+    assert table[0]["enriched_summary"] == "good"
+    assert table[0]["enriched_phone"] == "+1520"
+    with pytest.raises(UsageProblem, match="exists"):
+        worked("export", "out.csv", catch_exceptions=False)
+
+
+def test_show_tells_the_story_and_no_secret(worked: Run) -> None:
+    told = worked("show", "alder").stdout
+    assert "sent (attempt 1), $1.50 set aside" in told
+    assert "accepted by the provider as job_a" in told
+    assert "charged $0.42, still held $0.00" in told
+    assert "in doubt" in worked("show", "2").stdout
+    everything = told + worked("show", "1", "--json").stdout + worked("jobs", "--json").stdout
+    assert "pb_needle" not in everything
+
+
+def test_jobs_filter(worked: Run) -> None:
+    found = json.loads(worked("jobs", "--state", "in_doubt", "--json").stdout)["jobs"]
+    assert [(job["company"], job["held_microusd"]) for job in found] == [("Birch", 1_500_000)]
+    assert "Birch" in worked("jobs", "--lead", "Birch").stdout
+
+
+def test_resolve_says_the_cost_and_needs_a_yes(worked: Run) -> None:
+    refused = worked("resolve", "2", "--write-off")
+    assert isinstance(refused.exception, UsageProblem)
+    assert "up to $1.50" in refused.stderr
+    done = json.loads(worked("resolve", "--all", "--write-off", "--yes", "--json").stdout)
+    assert done == {"schema": 1, "resolved": 1, "charged_microusd": 1_500_000}
+    status = json.loads(worked("status", "--json").stdout)
+    assert status["money"]["charged_microusd"] == 1_920_000
+    assert status["jobs"]["lost"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("resolve", "2"),
+        ("resolve", "--write-off"),
+        ("resolve", "2", "--accept", "../agents/balance"),
+        ("resolve", "1", "--write-off", "--yes"),
+        ("export", "x.csv", "--import", "9"),
+        ("show", "nobody"),
+    ],
+)
+def test_a_mistake_is_a_sentence(worked: Run, arguments: tuple[str, ...]) -> None:
+    error = worked(*arguments).exception
+    assert isinstance(error, UsageProblem)
+    assert str(error).endswith((".", "!"))
+
+
+def test_settings_come_from_file_environment_and_flag(tmp_path: Path) -> None:
+    file = tmp_path / "leadledger.toml"
+    file.write_text('db = "night.db"\nroute = "phone"\n[run]\nbudget = 25\n', encoding="utf-8")
+    found = main.settings.default_map(file, list(main.COMMANDS))
+    assert found["db"] == "night.db"
+    assert found["run"] == {"db": "night.db", "route": "phone", "budget": 25}
+    assert found["plan"]["route"] == "phone"
+    for bad in ("rout = 1", "[rum]\nbudget = 1", "= 3"):
+        file.write_text(bad, encoding="utf-8")
+        with pytest.raises(UsageProblem):
+            main.settings.default_map(file, list(main.COMMANDS))
+
+
+def test_the_key_comes_from_a_file_the_environment_or_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEADLEDGER_API_KEY", raising=False)
+    file = tmp_path / "key"
+    file.write_text("411k_file\n", encoding="utf-8")
+    assert wiring.api_key(file, None).reveal() == "411k_file"
+    assert wiring.api_key(None, f"cat {file}").reveal() == "411k_file"
+    monkeypatch.setenv("LEADLEDGER_API_KEY", "411k_env")
+    assert wiring.api_key(None, None).reveal() == "411k_env"
+    monkeypatch.setenv("LEADLEDGER_API_KEY", "two words")
+    with pytest.raises(UsageProblem, match="blanks"):
+        wiring.api_key(None, None)
+    with pytest.raises(UsageProblem, match="cannot be read"):
+        wiring.api_key(tmp_path / "none", None)
+    monkeypatch.delenv("LEADLEDGER_API_KEY")
+    with pytest.raises(UsageProblem, match="api_key_command failed"):
+        wiring.api_key(None, "false")
+
+
+def test_doctor_names_what_is_wrong_and_what_is_right(worked: Run, tmp_path: Path) -> None:
+    (tmp_path / "leads.db").chmod(0o644)
+    done: Any = worked("doctor", "--json", "--base-url", "http://127.0.0.1:9")
+    found = {finding["what"]: finding["level"] for finding in json.loads(done.stdout)["findings"]}
+    assert done.exit_code == 2
+    assert found["Python"] == "ok"
+    assert found["file"] == "bad"
+    assert found["API key"] == "bad"
+    assert found["provider"] == "bad"
+    assert found["integrity"] == "ok"
+    assert found["lock"] == "ok"
