@@ -66,7 +66,7 @@ def command(
 
 
 def _take(obj: Globals, file: ImportFile) -> ImportReport:
-    with wiring.open_ledger(obj.db, "import", SystemClock()) as ledger:
+    with wiring.open_ledger(obj.db, "import", SystemClock(), create=True) as ledger:
         return ledger.import_rows(file.facts, file.rows())
 
 
@@ -76,7 +76,7 @@ def _dry(file: ImportFile) -> ImportReport:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dry.db"
-        with wiring.open_ledger(path, "import", SystemClock()) as ledger:
+        with wiring.open_ledger(path, "import", SystemClock(), create=True) as ledger:
             return ledger.import_rows(file.facts, file.rows())
 
 

@@ -117,7 +117,16 @@ def _run(arguments: list[str]) -> int:
         # The reader of our output went away (`| head`): nothing to tell it, and no traceback on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get("LEADLEDGER_DEBUG"):
+            raise
+        what = f"Something unexpected happened: {type(error).__name__}: {error}"
+        output.error(what, "What was sent is in the ledger.", _REPORT, as_json=as_json)
+        return 1
     return code if isinstance(code, int) else 0
+
+
+_REPORT: Final = "This is a bug. LEADLEDGER_DEBUG=1 shows where; the same command goes on safely."
 
 
 def _help_hint(error: click.ClickException) -> str:

@@ -38,7 +38,7 @@ def command(
     as_json: bool,
     yes: bool,
 ) -> None:
-    """Say what `run` with the same options would do and cost. Makes no paid call and writes nothing.
+    """Say what `run` with the same selection would do and cost. Makes no paid call and writes nothing.
 
     With a key it also asks for the balance, which is free.
     """

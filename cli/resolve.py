@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from ledger.store.balance import Doubt
     from ledger.store.ledger import Ledger
 
+_BEARER: Final = re.compile(r"[!-~]{1,4096}")
 _REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @click.command(epilog="Example: leadledger resolve 42 --write-off   (leadledger jobs --state in_doubt lists)")
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=click.IntRange(1, 2**63 - 1), required=False)
 @click.option("--all", "everything", is_flag=True, help="Every doubt.")
 @click.option("--resend", is_flag=True, help="Give up on the doubtful call and ask anew.")
 @click.option("--write-off", is_flag=True, help="Give up on the doubtful call.")
@@ -76,7 +77,7 @@ def _decide(
         held = min(held, missing)
         output.tell(f"The last balance audit found {usd(missing)} gone.")
     if accept is not None:
-        bearer = Secret(sys.stdin.readline().strip()) if bearer_stdin else None
+        bearer = _read_bearer() if bearer_stdin else None
         _ask(f"Job {doubts[0].job_id} will be polled as {accept}. That costs nothing.", yes=yes)
         ledger.accept(doubts[0], accept, bearer)
         return 1, 0
@@ -88,11 +89,17 @@ def _decide(
         )
     else:
         _ask(
-            f"{len(doubts)} doubtful calls are given up: up to {usd(held)} counts as spent, marked assumed. "
-            "A late answer would still correct that.",
+            f"{len(doubts)} doubtful calls are given up: up to {usd(held)} counts as spent, marked assumed.",
             yes=yes,
         )
     return len(doubts), ledger.write_off(doubts, resend=resend)
+
+
+def _read_bearer() -> Secret:
+    text = sys.stdin.readline(4097).strip()
+    if not _BEARER.fullmatch(text):
+        raise UsageProblem("What came on stdin is not a poll bearer: one word of plain ASCII.")
+    return Secret(text)
 
 
 def _ask(what: str, *, yes: bool) -> None:

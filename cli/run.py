@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ledger.api.profile import Profile
     from ledger.cli.settings import Globals
     from ledger.events import Secret
+    from ledger.orders import Progress
     from ledger.policy import Policy
     from ledger.runner import Runner
     from ledger.store.ledger import Ledger
@@ -143,7 +144,9 @@ class Night:
         self.mode = profile.mode_for(wishes.route, wishes.mode)
         self.ceiling = profile.ceiling_for(wishes.route, self.mode, wishes.ceiling)
         self.policy: Policy = profile.policy(**({} if wishes.freeze is None else {"freeze_s": wishes.freeze}))
+        self.until = _next_time(wishes.until)
         self.signal: int | None = None
+        self._runner: Runner | None = None
         self.run_id: int | None = None
         self.started = time.monotonic()
         if wishes.budget < self.ceiling:
@@ -155,6 +158,7 @@ class Night:
 
     async def work(self) -> int:
         """Open, run, close; returns the exit code."""
+        self._watch_signals()
         with wiring.open_ledger(self.globals.db, "run", self.clock, self.policy) as ledger:
             recovered = ledger.recover()
             if recovered.new_doubts:
@@ -185,7 +189,10 @@ class Night:
         )
         async with Client(self.base_url, self.key, self.profile, self.clock) as client:
             await self._open_balance(ledger, client)
-            ledger.enqueue(wishes.route, self.mode, selection, build)
+            ledger.enqueue(wishes.route, self.mode, selection, build, lambda: self.signal is not None)
+            if self.signal is not None:
+                ledger.end_run(StopReason.INTERRUPTED)
+                return self._summary(None, StopReason.INTERRUPTED)
             reason = await self._loop(ledger, client, caps)
         return self._summary(self._runner, reason)
 
@@ -206,7 +213,7 @@ class Night:
             options=Options(
                 rules=ClaimRules(wishes.route, self.mode, self.ceiling, caps),
                 in_flight=wishes.in_flight,
-                until=_next_time(wishes.until),
+                until=self.until,
                 limit=wishes.limit,
                 same_key_rounds=3 if self.profile.honours_idempotency_key else 0,
                 audit=not wishes.no_audit and self.profile.balance_exclusive,
@@ -214,7 +221,6 @@ class Night:
                 post_deadline_s=self.profile.deadline_s(self.mode),
             ),
         )
-        self._watch_signals(runner)
         shown = asyncio.create_task(show(runner, ledger, self.globals.log_format, self.wishes.budget))
         try:
             reason = await runner.run()
@@ -239,6 +245,12 @@ class Night:
                     f"The provider refuses this key ({reading.error}).",
                     next_step="Check LEADLEDGER_API_KEY; `leadledger doctor` looks at it.",
                 )
+            if reading.error == "http_404":
+                ledger.end_run(StopReason.REFUSED)
+                raise UsageProblem(
+                    f"{self.base_url} answers, but has no balance (404): it is not the provider.",
+                    next_step="Check --base-url; nothing was sent.",
+                )
             if reading.error in {"connect_error", "connect_timeout"}:
                 ledger.end_run(StopReason.UNREACHABLE)
                 raise Unreachable(
@@ -255,21 +267,29 @@ class Night:
                 f"{usd(gap.expected_microusd or 0)}. The difference is noted, not booked."
             )
 
-    def _watch_signals(self, runner: Runner) -> None:
-        """The first signal drains, the second leaves at once; both are safe."""
+    def _watch_signals(self) -> None:
+        """The first signal drains, the second leaves at once; both are safe.
 
-        def caught(number: int) -> None:
-            if self.signal is None:
-                self.signal = number
-                runner.stop()
-                bound = self.profile.deadline_s(self.mode)
-                output.tell(f"Stopping: waiting for the POSTs in the air ({bound:.0f} s at most).")
-            else:
-                runner.abandon()
-
+        Python's own handlers, not the loop's: they also run while leads are being enqueued.
+        """
         loop = asyncio.get_running_loop()
+
+        def caught(number: int, _frame: object) -> None:
+            again, self.signal = self.signal is not None, number
+            loop.call_soon_threadsafe(self._stop, again)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, caught, number)
+            signal.signal(number, caught)
+
+    def _stop(self, again: bool) -> None:
+        if self._runner is None:
+            return  # nothing is in the air yet
+        if again:
+            self._runner.abandon()
+            return
+        self._runner.stop()
+        bound = self.profile.deadline_s(self.mode)
+        output.tell(f"Stopping: waiting for the POSTs in the air ({bound:.0f} s at most).")
 
     def _settings(self) -> dict[str, Any]:
         """What the run was asked to do, for `runs.settings`; no secret is among it."""
@@ -298,7 +318,7 @@ class Night:
         if self.as_json:
             output.emit_json(result)
         else:
-            _tell_summary(result, counts, progress.note if progress is not None else "")
+            _tell_summary(result, counts, progress)
         return code
 
     def _exit_code(self, reason: StopReason, final: dict[str, int], counts: dict[str, int]) -> int:
@@ -313,7 +333,10 @@ _WHY = {
     "finished": "Done: every selected job is final.",
     "limit": "Done: the limit is reached.",
     "until": "Stopped: it is time. The same command goes on.",
-    "budget": "Stopped: a cap is reached. Raise it, or start a fresh one with --new-budget.",
+    "budget": "Stopped: --budget is spent. The same command again starts a fresh budget.",
+    "budget_day": "Stopped: --budget-day is reached. Raise it, or go on after midnight UTC.",
+    "budget_lead": "Stopped: the leads that are left are at --budget-lead.",
+    "budget_total": "Stopped: --budget-total is reached. Only raising it lets the ledger spend more.",
     "no_funds": "Stopped: the balance does not carry another job. Top it up; the same command goes on.",
     "interrupted": "Interrupted, safely. The same command goes on.",
     "not_allowed": "Stopped: the provider refuses the key.",
@@ -322,12 +345,14 @@ _WHY = {
 }
 
 
-def _tell_summary(result: dict[str, Any], counts: dict[str, int], note: str) -> None:
-    why = _WHY.get(result["stop_reason"], result["stop_reason"])
+def _tell_summary(result: dict[str, Any], counts: dict[str, int], progress: Progress | None) -> None:
+    note, cap = ("", "") if progress is None else (progress.note, progress.cap)
+    reason = cap if result["stop_reason"] == "budget" and cap else result["stop_reason"]
+    why = _WHY.get(reason, reason)
     if result["stop_reason"] == "finished" and counts["in_doubt"]:
         why = "Done, except for what is in doubt."
     output.say(why)
-    if note and result["stop_reason"] in {"not_allowed", "refused"}:
+    if note and result["stop_reason"] in {"not_allowed", "refused", "unreachable"}:
         output.say(f"  It says: {output.clean(note)}")
     done = ", ".join(f"{n:,} {state}" for state, n in sorted(result["final"].items())) or "nothing new"
     output.say(f"  This run: {result['submitted']:,} sent; {done}.")

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4110, show_default=True, help="0: a free one.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answers.")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="How fast its clock runs.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="How fast its clock runs.",
+)
 @click.option("--fault", "faults", multiple=True, metavar="NAME=RATE", help="A fault and how often (0 to 1).")
 @click.option("--balance", "opening_usd", default="10000", show_default=True, help="Opening balance, USD.")
 @click.option("--scenario", type=click.Path(path_type=Path), help="JSON file with any of its settings.")

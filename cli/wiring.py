@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.clock import Clock
-from ledger.errors import UsageProblem
+from ledger.errors import LedgerFileProblem, UsageProblem
 from ledger.events import Secret
 from ledger.policy import Policy
 from ledger.store.ledger import Ledger
@@ -22,8 +22,18 @@ TYPE_LIMIT = 4096
 """A key is never longer than this."""
 
 
-def open_ledger(path: Path, purpose: str, clock: Clock, policy: Policy | None = None) -> Ledger:
-    """The ledger, ours alone to write; made when there is none."""
+def open_ledger(
+    path: Path, purpose: str, clock: Clock, policy: Policy | None = None, *, create: bool = False
+) -> Ledger:
+    """The ledger, ours alone to write. Only with `create` is one made where there is none.
+
+    Raises:
+        LedgerFileProblem: There is none: a mistyped --db must not look like a night with nothing to do.
+    """
+    if not create and not path.exists():
+        raise LedgerFileProblem(
+            f"There is no ledger at {path}.", next_step="`leadledger import FILE` makes one; --db names it."
+        )
     from ledger.migrations.migrations import migrations
 
     return Ledger(path, purpose, clock=clock, migrations=migrations, policy=policy)

@@ -40,5 +40,7 @@ class Progress:
     waiting: int = 0
     charged_microusd: int = 0
     final: Counter[str] = field(default_factory=Counter)
+    cap: str = ""
+    """The cap that stopped a claim last (`budget`, `budget_day`, `budget_lead`, `budget_total`)."""
     note: str = ""
     """Why nothing is being sent right now, if that is so."""

@@ -42,6 +42,8 @@ class Policy:
     """After so many proofs that it cost nothing a job is handed to a person instead of being sent again."""
     refusals_breaker: int = 20
     """The first so many answers of a route in a run all refused with one code: stop."""
+    doubts_breaker: int = 20
+    """So many paid calls in a row without a clear answer: stop, before the whole list is in doubt."""
     unreachable_after_s: float = 300.0
     """No connection for so long: stop with exit 75."""
     latency_s: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(DEFAULT_LATENCY_S))

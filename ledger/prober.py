@@ -68,7 +68,7 @@ class Prober:
             self._gate.hold_off(_BRAKE_S)
             await self._clock.sleep(pause)
             reading = await self._provider.balance()
-            if isinstance(reading, ev.Balance) or reading.not_allowed:
+            if isinstance(reading, ev.Balance) or reading.not_allowed or reading.error.startswith("http_"):
                 self._gate.let_go()
                 self._found()
                 return

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider, what_came
+from ledger.breaker import Breaker
 from ledger.clock import Clock, from_text, to_text
 from ledger.errors import DiskTrouble
 from ledger.machine import Transition
@@ -82,12 +81,11 @@ class Runner:
         )
         self._changed = asyncio.Event()
         self._stop: StopReason | None = None
-        self._posts: dict[int, asyncio.Task[None]] = {}
+        self._posts: set[asyncio.Task[None]] = set()
+        self._breaker = Breaker(policy)
         self._drained = False
         self._blocked_by: str | None = None
         self._no_funds = False
-        self._refusals: Counter[str] = Counter()
-        self._answers = 0
         self._lead_capped = False
         self._prober = Prober(
             provider, gate, clock=clock, policy=policy, found=self._found_provider, gave_up=self._gave_up
@@ -105,7 +103,7 @@ class Runner:
     def abandon(self) -> None:
         """Leave at once (a second Ctrl+C): POSTs in the air become doubts before `run` returns."""
         self.stop()
-        for task in self._posts.values():
+        for task in self._posts:
             task.cancel()
 
     async def run(self) -> StopReason:
@@ -207,6 +205,8 @@ class Runner:
         self.progress.submitted += len(claim.calls)
         self._send(claim.calls)
         self._blocked_by = claim.blocked_by
+        if claim.blocked_by or claim.leads_capped:
+            self.progress.cap = claim.blocked_by or "budget_lead"
         self._lead_capped = self._lead_capped or claim.leads_capped > 0
         looked_at = len(claim.calls) + claim.passed_over
         self._drained = claim.blocked_by is None and looked_at < slots
@@ -214,8 +214,8 @@ class Runner:
     def _send(self, calls: Iterable[PaidCall]) -> None:
         for call in calls:
             task = asyncio.create_task(self._post(call))
-            self._posts[call.job_id] = task
-            task.add_done_callback(partial(self._post_ended, call.job_id))
+            self._posts.add(task)
+            task.add_done_callback(self._post_ended)
 
     async def _slot(self) -> bool:
         """One slot, unless the run is stopped or something else changes first."""
@@ -244,45 +244,37 @@ class Runner:
             event = what_came(cancelled)
         try:
             step = await self.ledger.record(call.job_id, call.fence, event)
-        except DiskTrouble:
+        except Exception:
             self.ledger.keep_in_reserve(call.job_id, call.fence, event)
             raise
         if step is not None:
             self._react(call, event, step)
         # Only now: a slot bounds the doubts of a crash, and a stop must be known before the next claim.
-        self.gate.release(
-            throttled=isinstance(event, ev.Throttled),
-            retry_after_s=event.retry_after_s if isinstance(event, ev.Throttled) else None,
-        )
+        if isinstance(event, ev.Throttled):
+            self.gate.release(throttled=True, retry_after_s=event.retry_after_s)
+        elif isinstance(event, ev.Accepted | ev.Answered):
+            self.gate.release()
+        else:
+            self.gate.give_back(1)
 
     def _react(self, call: PaidCall, event: ev.PostEvent, step: Transition) -> None:
         """What one answered POST means for the rest of the run."""
         self._count(step)
         if step.to_state is State.WAITING and step.remote_job_id is not None:
             self.poller.add(_open_job(call, step, self.clock.now()))
-        match event:
-            case ev.NotAllowed():
-                self.progress.note = event.message or event.error_code
-                self.stop(StopReason.NOT_ALLOWED)
-            case ev.NoMoney():
-                self._no_funds = True
-            case ev.Refused(error_code=code, message=message):
-                self._refusals[code] += 1
-                alike = self._refusals[code] == self._refusals.total() and not self._answers
-                if alike and self._refusals[code] == self.policy.refusals_breaker:
-                    self.progress.note = message or code
-                    self.stop(StopReason.REFUSED)
-            case ev.NotSent():
-                self._prober.start()
-            case ev.Accepted() | ev.Answered():
-                self._answers += 1
-            case _:
-                pass
+        reason = self._breaker.saw(event)
+        if reason is not None:
+            self.progress.note = self._breaker.why
+            self.stop(reason)
+        if isinstance(event, ev.NoMoney):
+            self._no_funds = True
+        elif isinstance(event, ev.NotSent):
+            self._prober.start()
         if step.to_state is State.QUEUED:
             self._drained = False
 
-    def _post_ended(self, job_id: int, task: asyncio.Task[None]) -> None:
-        del self._posts[job_id]
+    def _post_ended(self, task: asyncio.Task[None]) -> None:
+        self._posts.discard(task)
         self._take_error(task)
         self._changed.set()
 
@@ -379,7 +371,7 @@ class Runner:
         self.progress.phase = "draining"
         self._prober.cancel()
         while self._posts:
-            await asyncio.gather(*self._posts.values(), return_exceptions=True)
+            await asyncio.gather(*self._posts, return_exceptions=True)
 
 
 def _open_job(call: PaidCall, step: Transition, now: datetime) -> OpenJob:

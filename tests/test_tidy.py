@@ -17,8 +17,18 @@ GROWS_BY_DESIGN = {"migrations/migrations.py"}
 """Released migrations are never edited, so their file only grows."""
 
 PURE = {
-    "clock", "errors", "events", "machine", "model", "money", "policy", "polling", "states", "testing",
-}  # fmt: skip
+    "breaker",
+    "clock",
+    "errors",
+    "events",
+    "machine",
+    "model",
+    "money",
+    "policy",
+    "polling",
+    "states",
+    "testing",
+}
 RUNNER = {"orders", "poller", "prober", "quiet", "runner"}
 MAY_IMPORT = {
     "pure": {"pure"},

@@ -48,8 +48,12 @@ _TOP_UP: Final = """
     INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'top_up', ?, ?, 'person')
 """
 _AUDITED: Final = """
-    SELECT gap_microusd, last_cost_id = (SELECT COALESCE(MAX(id), 0) FROM costs)
-    FROM balance_checks WHERE kind = 'audit' ORDER BY id DESC LIMIT 1
+    SELECT b.gap_microusd,
+        (SELECT COUNT(*) FROM costs c WHERE c.id > b.last_cost_id
+            AND NOT (c.kind IN ('charge', 'release') AND c.evidence LIKE 'person:%')),
+        (SELECT COALESCE(SUM(c.amount_microusd), 0) FROM costs c
+            WHERE c.id > b.last_cost_id AND c.kind = 'charge')
+    FROM balance_checks b WHERE b.kind = 'audit' ORDER BY b.id DESC LIMIT 1
 """
 _STILL_REFUNDED: Final = """
     SELECT COUNT(*), MAX(a.ended_at) FROM transitions t JOIN attempts a ON a.id = t.attempt_id
@@ -184,11 +188,14 @@ def last_cost(connection: Connection) -> int:
 
 
 def audited_gap(connection: Connection) -> int | None:
-    """What the newest audit found missing (micro-dollars, > 0), if nothing was booked since."""
+    """What is left of the gap the newest audit found, after what a person has written off since.
+
+    Micro-dollars; None when there was no gap, or anything else has been booked since.
+    """
     row = connection.execute(_AUDITED).fetchone()
-    if row is None or not row[1] or row[0] is None or row[0] <= 0:
+    if row is None or row[0] is None or row[0] <= 0 or row[1]:
         return None
-    return int(row[0])
+    return max(int(row[0]) - int(row[2]), 0)
 
 
 def book_unattributed(books: Books, amount_microusd: int, evidence: str) -> None:

@@ -99,7 +99,14 @@ def _ask(route: str, row: tuple[object, ...], build: Build) -> Asked | Reason:
     return Reason.LACKS_FIELDS if isinstance(asked, Lacks) else asked
 
 
-def enqueue(books: Books, route: str, mode: str, selection: Selection, build: Build) -> Enqueued:
+def enqueue(
+    books: Books,
+    route: str,
+    mode: str,
+    selection: Selection,
+    build: Build,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Enqueued:
     """Write a job for every selected lead that was never asked on `route`; one transaction a page.
 
     Killed half way, the next call writes the rest. With a `limit` it writes no more jobs than are still
@@ -109,7 +116,7 @@ def enqueue(books: Books, route: str, mode: str, selection: Selection, build: Bu
     done = Enqueued()
     room = None if selection.limit is None else selection.limit - _ready(books, route, selection)
     for page in never_asked(books.connection, route, selection, build):
-        if room is not None and room <= 0:
+        if stopped() or (room is not None and room <= 0):
             break
         with transaction(books.connection):
             for lead_id, asked in page:

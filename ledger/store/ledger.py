@@ -7,7 +7,7 @@ the group commit and return only when their own write is on disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +103,20 @@ class Ledger:
         """Take in one file in one transaction (`store.imports`)."""
         return imports.import_rows(self.books, facts, rows)
 
-    def enqueue(self, route: str, mode: str, selection: Selection, build: enqueue.Build) -> enqueue.Enqueued:
-        """Write a job for every selected lead never asked on `route`, and fill the run's selection."""
+    def enqueue(
+        self,
+        route: str,
+        mode: str,
+        selection: Selection,
+        build: enqueue.Build,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> enqueue.Enqueued:
+        """Write a job for every selected lead never asked on `route`, and fill the run's selection.
+
+        `stopped` is asked between pages; what is not written then, the next run writes.
+        """
         check_fields(self.books.connection, selection)
-        done = enqueue.enqueue(self.books, route, mode, selection, build)
+        done = enqueue.enqueue(self.books, route, mode, selection, build, stopped)
         enqueue.select(self.books, route, selection)
         return done
 

@@ -233,8 +233,14 @@ class Reader:
         Raises:
             UsageProblem: None, or more than one.
         """
-        if name.isascii() and name.isdigit():
+        if name.isascii() and name.isdigit() and len(name) < 19:
             row = self._one("SELECT id FROM leads WHERE id = ?", int(name))
+            other = self._one("SELECT id FROM leads WHERE contact_id = ? AND id <> ?", name, int(name))
+            if row is not None and other is not None:
+                raise UsageProblem(
+                    f"{name} is the number of one lead and the contact id of another (lead {other[0]}).",
+                    next_step="Say which by its email, phone or company, or by the other's number.",
+                )
             if row is not None:
                 return int(row[0])
         found = [row[0] for row in self._connection.execute(_FIND_LEAD, (name, name, name, name))]

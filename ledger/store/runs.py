@@ -40,6 +40,11 @@ _RUN_TABLES: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)",
 )
 """What one run keeps in memory: the jobs it may claim (`--limit` and the like), leads at their own cap."""
+_LAST_ORIGIN: Final = """
+    SELECT origin FROM runs r WHERE EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = r.id)
+    ORDER BY id DESC LIMIT 1
+"""
+"""A run that never sent anything binds the ledger to nobody."""
 _HAS_OPEN: Final = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('submitting', 'waiting', 'in_doubt'))"
 _LATENCIES: Final = """
     SELECT (julianday(r.received_at) - julianday(a.ended_at)) * 86400.0
@@ -145,7 +150,7 @@ def check_origin(connection: Connection, origin: str, *, change_provider: bool) 
     Raises:
         UsageProblem: Another host than the last run's, without `--change-provider`.
     """
-    last = connection.execute("SELECT origin FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+    last = connection.execute(_LAST_ORIGIN).fetchone()
     if last is None or change_provider or _host(last[0]) == _host(origin):
         return
     raise UsageProblem(

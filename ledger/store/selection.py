@@ -56,7 +56,7 @@ def resolve_import(connection: Connection, name: str) -> int:
     """
     if name == "last":
         row = connection.execute("SELECT MAX(id) FROM imports").fetchone()
-    elif name.isascii() and name.isdigit():
+    elif name.isascii() and name.isdigit() and len(name) < 19:
         row = connection.execute("SELECT id FROM imports WHERE id = ?", (int(name),)).fetchone()
     else:
         row = None

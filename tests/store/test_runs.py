@@ -107,17 +107,25 @@ def test_a_finished_chain_leaves_the_next_budget_whole_but_not_the_total(desk: A
 
 def test_another_provider_is_refused_unless_it_is_meant(desk: Any) -> None:
     ledger = desk.ledger
+    desk.leads(1)
+    ledger.begin_run(origin="https://api.mistyped.test", settings={}, caps=Caps())
+    ledger.end_run(StopReason.UNREACHABLE)
     ledger.begin_run(origin="https://api.example.test", settings={}, caps=Caps())
+    desk.enqueue()
+    desk.claim()
     ledger.end_run(StopReason.FINISHED)
     with pytest.raises(UsageProblem, match="is another provider"):
         ledger.begin_run(origin="https://api.other.test", settings={}, caps=Caps())
-    assert chains(desk) == [1]
+    assert chains(desk) == [1, 1]
     ledger.begin_run(origin="https://api.other.test", settings={}, caps=Caps(), change_provider=True)
 
 
 def test_loopback_ports_are_one_provider(desk: Any) -> None:
+    desk.leads(3)
     for origin in ("http://127.0.0.1:9", "http://localhost:10", "http://[::1]:11"):
         desk.ledger.begin_run(origin=origin, settings={}, caps=Caps())
+        desk.enqueue()
+        desk.claim()
         desk.ledger.end_run(StopReason.FINISHED)
     with pytest.raises(UsageProblem, match="another provider"):
         desk.ledger.begin_run(origin="http://127.0.0.1.example.test:9", settings={}, caps=Caps())

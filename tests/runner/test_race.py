@@ -1,0 +1,57 @@
+"""A job that goes back to the queue and is claimed again in the same commit has two POSTs to account for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger import events as ev
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_nothing_is_in_the_air_when_a_run_ends(bench: Any, turns: int) -> None:
+    """Job 1 is sent back some loop turns after job 2 was answered: whenever the claims meet, all is drained."""
+    bench.leads(2)
+    bench.provider.work_s = 0.0
+    runner = bench.prepare(concurrency=2, audit=False)
+    provider, plain = bench.provider, bench.provider.submit
+    answered = asyncio.Event()
+
+    async def submit(call: Any) -> ev.PostEvent:
+        if call.fence > 1:
+            return await plain(call)
+        provider.in_air += 1
+        try:
+            if call.job_id == 2:
+                answered.set()
+                return provider.accept(call)
+            await answered.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return bench.say.no_money()
+        finally:
+            provider.in_air -= 1
+
+    provider.submit = submit
+    reason = asyncio.run(runner.run())
+    assert provider.in_air == 0
+    assert bench.sql("SELECT COUNT(*) FROM jobs WHERE state = 'submitting'") == [(0,)]
+    bench.ledger.end_run(reason)
+
+
+def test_twenty_calls_in_a_row_without_an_answer_stop_the_run(bench: Any) -> None:
+    bench.leads(60)
+    bench.provider.posts_say.extend([bench.say.unknown()] * 60)
+    assert bench.run(audit=False, concurrency=2) == "unreachable"
+    assert 20 <= len(bench.provider.posts) <= 21, "before the whole list is in doubt"
+    assert bench.gate.limit <= 2
+
+
+def test_a_call_without_an_answer_does_not_raise_the_concurrency(bench: Any) -> None:
+    bench.leads(10)
+    bench.provider.posts_say.append(bench.say.throttled(1.0))
+    bench.provider.posts_say.extend([bench.say.unknown()] * 9)
+    bench.run(audit=False, concurrency=4)
+    assert bench.gate.limit == 2
