@@ -12,7 +12,7 @@ from ledger import events as ev
 
 @pytest.mark.parametrize("turns", range(12))
 def test_nothing_is_in_the_air_when_a_run_ends(bench: Any, turns: int) -> None:
-    """Job 1 is sent back some loop turns after job 2 was answered: whenever the claims meet, all is drained."""
+    """Job 1 is sent back some loop turns after job 2 was answered: whenever the claims meet, all drains."""
     bench.leads(2)
     bench.provider.work_s = 0.0
     runner = bench.prepare(concurrency=2, audit=False)
