@@ -8,25 +8,29 @@ from typing import Any
 import pytest
 
 from ledger import events as ev
+from ledger.states import State
 
 
 @pytest.mark.parametrize("turns", range(12))
 def test_nothing_is_in_the_air_when_a_run_ends(bench: Any, turns: int) -> None:
     """Job 1 is sent back some loop turns after job 2 was answered: whenever the claims meet, all drains."""
     bench.leads(2)
-    bench.provider.work_s = 0.0
     runner = bench.prepare(concurrency=2, audit=False)
-    provider, plain = bench.provider, bench.provider.submit
+    provider = bench.provider
     answered = asyncio.Event()
+    verdict = ev.Verdict(State.MATCHED, None, None, None, cost_microusd=1_500_000, error_code=None, body="{}")
+    full_price = ev.Answered(verdict, ev.Answer("answered", 200, "{}"))
 
     async def submit(call: Any) -> ev.PostEvent:
-        if call.fence > 1:
-            return await plain(call)
         provider.in_air += 1
         try:
+            if call.fence > 1:
+                await bench.clock.sleep(30)
+                return full_price
             if call.job_id == 2:
+                await bench.clock.sleep(0.01)
                 answered.set()
-                return provider.accept(call)
+                return full_price
             await answered.wait()
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -35,10 +39,15 @@ def test_nothing_is_in_the_air_when_a_run_ends(bench: Any, turns: int) -> None:
             provider.in_air -= 1
 
     provider.submit = submit
-    reason = asyncio.run(runner.run())
-    assert provider.in_air == 0
-    assert bench.sql("SELECT COUNT(*) FROM jobs WHERE state = 'submitting'") == [(0,)]
-    bench.ledger.end_run(reason)
+
+    async def whole_run() -> Any:
+        reason = await runner.run()
+        # Here and not after the loop has ended, which cancels whatever was forgotten.
+        assert provider.in_air == 0
+        assert bench.sql("SELECT COUNT(*) FROM jobs WHERE state = 'submitting'") == [(0,)]
+        return reason
+
+    bench.ledger.end_run(asyncio.run(whole_run()))
 
 
 def test_twenty_calls_in_a_row_without_an_answer_stop_the_run(bench: Any) -> None:
