@@ -133,10 +133,12 @@ def test_a_file_that_is_no_ledger_is_left_alone(night: Any, content: bytes) -> N
 
 def test_a_folder_that_cannot_be_written_to_is_refused(night: Any) -> None:
     # /proc takes no file from anybody; a chmod would not stop root.
-    done = night.cli(*RUN, "--json", LEADLEDGER_DB="/proc/leads.db")
+    export = str(night.write_leads(2, "more.csv"))
+    done = night.cli("import", export, "--json", LEADLEDGER_DB="/proc/leads.db")
     _error(done, 2, "/proc")
     missing = night.folder / "missing" / "leads.db"
-    _error(night.cli(*RUN, "--json", LEADLEDGER_DB=str(missing)), 2, "no folder")
+    _error(night.cli("import", export, "--json", LEADLEDGER_DB=str(missing)), 2, "no folder")
+    _error(night.cli(*RUN, "--json", LEADLEDGER_DB=str(missing)), 2, "There is no ledger")
 
 
 def test_a_run_on_a_path_without_a_ledger_says_how_to_make_one(night: Any, tmp_path: Path) -> None:
@@ -145,11 +147,14 @@ def test_a_run_on_a_path_without_a_ledger_says_how_to_make_one(night: Any, tmp_p
     assert not (tmp_path / "new.db").exists()
 
 
-def test_another_provider_is_refused_unless_it_is_said(night: Any) -> None:
-    night.cli(*RUN, "--json", LEADLEDGER_API_KEY="stale_key_of_another_account")  # the first run's origin
-    done = night.cli(*RUN, "--json", LEADLEDGER_BASE_URL="https://192.0.2.1")
+def test_another_provider_is_refused_unless_it_is_said(stage: Callable[..., Any]) -> None:
+    night = stage()
+    night.leads(4)
+    night.cli(*RUN, "--limit", "1", "--json")  # the first run that sends binds the ledger
+    assert night.accepted() == 1
+    done = night.cli(*RUN, "--json", LEADLEDGER_BASE_URL="https://provider.invalid")
     _error(done, 2, "another provider", "--change-provider")
-    _nothing_sent(night)
+    assert night.accepted() == 1
 
 
 def test_a_loopback_sandbox_on_another_port_is_the_same_provider(stage: Callable[..., Any]) -> None:

@@ -123,7 +123,7 @@ async def drive(
 ) -> StopReason:
     """One run from recovery to its end, as the command line does it; `beside` goes on at the same time."""
     profile = way.profile(ledger.path.parent)
-    policy = profile.policy(unreachable_after_s=PATIENCE_S)
+    policy = profile.policy(unreachable_after_s=PATIENCE_S, doubts_breaker=1000)  # faults on purpose
     caps = Caps(chain_microusd=500_000_000)
     async with Client(url, ev.Secret(KEY), profile, way.clock) as client:
         ledger.recover()
