@@ -37,11 +37,6 @@ class Migrations(Protocol):
         """Apply them."""
 
 
-def real_path(path: Path) -> Path:
-    """The file behind links: every `LEDGER.*` name is built from this one, so that two names share a lock."""
-    return Path(os.path.realpath(path))
-
-
 def file_system_of(path: Path, mounts: str | None = None) -> str:
     """The type of file system that holds `path` (`ext4`, `nfs4`, …); empty where the kernel does not tell.
 

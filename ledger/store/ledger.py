@@ -28,13 +28,13 @@ from ledger.store.connect import (
     checkpoint,
     connect,
     migrate,
-    real_path,
     transaction,
 )
 from ledger.store.engine import sqlite3
 from ledger.store.exposure import Caps
 from ledger.store.group import GroupCommit
 from ledger.store.lock import Lock
+from ledger.store.place import real_path
 from ledger.store.selection import Selection, check_fields
 from ledger.store.steps import record
 

@@ -13,8 +13,9 @@ from ledger.errors import UsageProblem
 from ledger.states import Reason, State
 from ledger.store import disputes
 from ledger.store.audit import Audit, audit
-from ledger.store.connect import Migrations, connect_readonly, real_path, rows
+from ledger.store.connect import Migrations, connect_readonly, rows
 from ledger.store.enqueue import Build, never_asked
+from ledger.store.place import real_path
 from ledger.store.runs import check_origin
 from ledger.store.selection import Selection, check_fields, resolve_import
 
