@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"leadledger {__version__}, SQLite {sqlite3.sqlite_version}"
+    return f"leadledger {__version__}, SQLite {sqlite3.sqlite_version}, Datasette {version('datasette')}"
 
 
 @pytest.fixture
