@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from datasette import __version__
-from datasette.app import Datasette
-from datasette.plugins import pm
 
-from ledger import browse
 from ledger.browse.catalog import catalog
 from ledger.errors import Bug
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 IS_ONE: Final = int(__version__.split(".", maxsplit=1)[0]) >= 1
 SQL_MS_MAX: Final = 5000
@@ -39,6 +39,11 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
     Raises:
         Bug: Datasette does not know the plugin.
     """
+    from datasette.app import Datasette  # noqa: PLC0415 - its import loads the plugins, and so this file
+    from datasette.plugins import pm  # noqa: PLC0415 - the same
+
+    from ledger import browse  # noqa: PLC0415 - the same
+
     if not pm.get_hookcallers(browse):
         raise Bug("Datasette has not taken the plugin: it would show the ledger unmasked.")
     known, name = catalog(), path.stem

@@ -30,8 +30,8 @@ class Outside:
     """Handed in by the command line, which wires parts together."""
 
     clock: Clock = field(default_factory=SystemClock)
-    holder: Callable[[Path], str | None] = lambda _path: None
-    """Who holds the ledger's lock, as a phrase; None when nobody does, or nobody can tell."""
+    holder: Callable[[Path], str] | None = None
+    """Who holds the ledger's lock, as a phrase; empty when nobody does. None: nobody can tell."""
     apply: Callable[[Path], None] | None = None
     """Takes the inbox in if the lock is free. None: it waits for the next command that writes."""
     webhook_secrets: tuple[Secret, ...] = ()
@@ -75,6 +75,11 @@ async def is_ledger(database: Database) -> bool:
         known = await database.execute_fn(has_ledger_id)
         setattr(database, _ATTRIBUTE, known)
     return known
+
+
+def is_known_ledger(datasette: Datasette, name: str) -> bool:
+    """True for a database that has been found to be a ledger (`startup` looks at each)."""
+    return getattr(datasette.databases.get(name), _ATTRIBUTE, None) is True
 
 
 def has_ledger_id(connection: Any) -> bool:

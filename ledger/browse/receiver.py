@@ -57,7 +57,7 @@ def keep(ledger: Path, body: bytes, now: datetime) -> None:
         DiskTrouble: It is not on disk.
     """
     item_id = "delivery-" + hashlib.sha256(body).hexdigest()[:40]
-    if any(inbox_path(ledger).glob(f"*-{item_id}.json")):
+    if any(inbox_path(ledger).glob(f"*{item_id}.json")):
         return
     item = delivery(body, received_at=now, delivery_id=_delivery_id(body))
     drop(ledger, "delivery", item, item_id=item_id, now=now)

@@ -20,10 +20,10 @@ from ledger.migrations.migrations import migrations
 from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
 from ledger.states import State, StopReason
 from ledger.store.claims import ClaimRules
-from ledger.store.engine import sqlite3
 from ledger.store.enqueue import Asked, Lacks
 from ledger.store.exposure import Caps
 from ledger.store.ledger import Ledger
+from ledger.store.read import Reader
 from ledger.store.selection import Selection
 from ledger.testing import FakeClock
 
@@ -124,7 +124,7 @@ def tell(story: Story) -> None:
             {"matched": True, "summary_markdown": f"Found {NASTY}", "url": "javascript:alert(2)"}
         ),
     )
-    story.finished(4, None, State.FAILED)
+    story.finished(4, 0, State.FAILED)
     story.finished(5, 30_000, State.NO_MATCH)
     story.doubt(3)
     story.doubt(6)
@@ -139,19 +139,12 @@ class Site:
     path: Path
     clock: FakeClock
     applied: list[Path] = field(default_factory=list)
-    holder: str | None = None
+    holder: str = "process 4711 (run)"
 
     def __post_init__(self) -> None:
         self.loop = asyncio.Runner()
-        connection = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)
-        names = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-        ).fetchall()
-        columns = {
-            name: tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,)))
-            for (name,) in names
-        }
-        connection.close()
+        with Reader(self.path) as reader:
+            columns = reader.columns()
         self.datasette = compat.build(self.path, columns)
         outside.attach(
             self.datasette,
