@@ -229,6 +229,18 @@ def site_on(tmp_path: Path) -> Iterator[Callable[[Path], Site]]:
         site.close()
 
 
+@pytest.fixture(scope="session")
+def reading(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One site for the tests that only look."""
+    path = tmp_path_factory.mktemp("reading") / "leads.db"
+    shutil.copyfile(told, path)
+    clock = FakeClock()
+    clock.advance(60)
+    site = Site(path, clock)
+    yield site
+    site.close()
+
+
 @pytest.fixture
 def site(site_on: Callable[[Path], Site], told: Path) -> Site:
     return site_on(told)

@@ -18,16 +18,16 @@ EVIL = "evil.example"
     "path", ["/", "/-/ledger", "/leads/jobs.json", "/leads.csv?sql=select+1", "/-/static/app.css"]
 )
 @pytest.mark.parametrize("host", [EVIL, "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"])
-def test_another_name_is_refused_everywhere(site: Any, path: str, host: str) -> None:
-    answer = site.get(path, headers={"host": host})
+def test_another_name_is_refused_everywhere(reading: Any, path: str, host: str) -> None:
+    answer = reading.get(path, headers={"host": host})
     assert answer.status_code == 403
     assert "answers as" in answer.text
     assert "Laser Bella" not in answer.text
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8001", "LOCALHOST:80", "[::1]:9", "localhost."])
-def test_our_names_are_not(site: Any, host: str) -> None:
-    assert site.get("/-/ledger", headers={"host": host}).status_code == 200
+def test_our_names_are_not(reading: Any, host: str) -> None:
+    assert reading.get("/-/ledger", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -42,21 +42,21 @@ def test_our_names_are_not(site: Any, host: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/-/ledger/do/retry", "/-/messages", "/leads/jobs"])
-def test_a_post_from_another_site_is_refused(site: Any, path: str, headers: dict[str, str]) -> None:
-    answer = site.post(path, headers=headers, data={"ticket": "x"})
+def test_a_post_from_another_site_is_refused(reading: Any, path: str, headers: dict[str, str]) -> None:
+    answer = reading.post(path, headers=headers, data={"ticket": "x"})
     assert answer.status_code == 403
     assert answer.text == "That came from another site. Nothing was changed.\n"
-    assert site.waiting() == []
+    assert reading.waiting() == []
 
 
-def test_a_post_from_our_own_page_reaches_the_form(site: Any) -> None:
+def test_a_post_from_our_own_page_reaches_the_form(reading: Any) -> None:
     headers = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
-    answer = site.post("/-/ledger/do/retry", headers=headers, data={"ticket": "x"})
+    answer = reading.post("/-/ledger/do/retry", headers=headers, data={"ticket": "x"})
     assert answer.status_code == 400
     assert "not one of this server" in answer.text
 
 
-def asked(site: Any, path: str) -> tuple[int, str]:
+def asked(reading: Any, path: str) -> tuple[int, str]:
     """Status and Location of a path exactly as a server hands it over; clients tidy such paths up first."""
     sent: list[dict[str, Any]] = []
 
@@ -76,7 +76,7 @@ def asked(site: Any, path: str) -> tuple[int, str]:
         "query_string": b"",
         "headers": [(b"host", b"localhost")],
     }
-    site.loop.run(site.datasette.app()(scope, receive, send))
+    reading.loop.run(reading.datasette.app()(scope, receive, send))
     headers = {bytes(name).lower(): bytes(value).decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers.get(b"location", "")
 
@@ -91,21 +91,21 @@ def asked(site: Any, path: str) -> tuple[int, str]:
         "/leads/%5c%5cevil.example/",
     ],
 )
-def test_no_path_leads_to_another_host(site: Any, path: str) -> None:
-    status, location = asked(site, path)
+def test_no_path_leads_to_another_host(reading: Any, path: str) -> None:
+    status, location = asked(reading, path)
     assert not location.startswith(("//", "/\\", "http"))
     assert status == 403 or location == ""
 
 
-def test_control_such_a_path_is_what_the_gate_stops(site: Any) -> None:
-    assert asked(site, "/leads/jobs/")[0] in {200, 301, 302}
+def test_control_such_a_path_is_what_the_gate_stops(reading: Any) -> None:
+    assert asked(reading, "/leads/jobs/")[0] in {200, 301, 302}
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/-/ledger", "/leads/jobs", "/leads/jobs.json", "/leads/costs.csv", "/nowhere"]
 )
-def test_every_answer_carries_the_policy(site: Any, path: str) -> None:
-    headers = site.get(path).headers
+def test_every_answer_carries_the_policy(reading: Any, path: str) -> None:
+    headers = reading.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["referrer-policy"] == "no-referrer"
@@ -117,10 +117,10 @@ def test_every_answer_carries_the_policy(site: Any, path: str) -> None:
     assert "unsafe" not in script.group(1)
 
 
-def test_scripts_of_templates_run_and_no_others(site: Any) -> None:
+def test_scripts_of_templates_run_and_no_others(reading: Any) -> None:
     seen = set()
     for path in ("/", "/leads", "/leads/jobs", "/leads/leads", "/leads/spend-by-day", "/-/ledger"):
-        answer = site.get(path)
+        answer = reading.get(path)
         nonce = re.search(r"'nonce-([^']+)'", answer.headers["content-security-policy"])
         assert nonce is not None
         seen.add(nonce.group(1))

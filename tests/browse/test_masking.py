@@ -97,16 +97,18 @@ def tables(path: Path) -> list[str]:
 # Datasette leaves coroutines behind when a facet fails, as some of these do.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_needles(site: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    planted = sqlite3.connect(site.path)
+def test_needles(reading: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    planted = sqlite3.connect(reading.path)
     assert (
         planted.execute("SELECT COUNT(*) FROM poll_bearers WHERE bearer LIKE 'pb-needle%'").fetchone()[0] >= 1
     )
     planted.close()
-    every = [f"/leads/{name}{end}" for name in tables(site.path) for end in ("", ".json?_size=max", ".csv")]
+    every = [
+        f"/leads/{name}{end}" for name in tables(reading.path) for end in ("", ".json?_size=max", ".csv")
+    ]
     answered = 0
     for path in (*PATHS, *queries(), *every):
-        answer = site.get(path, follow_redirects=True)
+        answer = reading.get(path, follow_redirects=True)
         answered += answer.status_code == 200
         shown = answer.text + str(answer.headers)
         for needle in NEEDLES:
@@ -168,14 +170,14 @@ def test_a_file_attached_later_is_masked_too(told: Path, tmp_path: Path) -> None
     connection.close()
 
 
-def test_datasette_never_opens_a_ledger_for_writing(site: Any) -> None:
-    database = site.datasette.databases["leads"]
+def test_datasette_never_opens_a_ledger_for_writing(reading: Any) -> None:
+    database = reading.datasette.databases["leads"]
 
     async def write() -> None:
         await database.execute_write("UPDATE jobs SET priority = 9")
 
     with pytest.raises(sqlite3.DatabaseError):
-        site.loop.run(write())
+        reading.loop.run(write())
     connection = database.connect(write=True)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("UPDATE jobs SET priority = 9")

@@ -22,12 +22,12 @@ def words_of(html: str) -> str:
     return re.sub(r"\s+([.,:;]|$)", r"\1", re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text))))
 
 
-def test_overview_says_how_the_run_is_doing(site: Any) -> None:
-    said = words_of(site.text("/-/ledger"))
+def test_overview_says_how_the_run_is_doing(reading: Any) -> None:
+    said = words_of(reading.text("/-/ledger"))
     assert "Run 1 is on" in said
     assert "process 4711 (run)" in said
     assert "9 jobs, 4 of them final" in said
-    with Reader(site.path) as reader:
+    with Reader(reading.path) as reader:
         money, counts = reader.money(), reader.counts()
     assert money.charged_microusd == 420_000 + 30_000 + 1_500_000
     assert "Charged $1.95" in said
@@ -36,13 +36,13 @@ def test_overview_says_how_the_run_is_doing(site: Any) -> None:
     assert "In doubt: up to $1.50" in said
     assert "in doubt: read_timeout; it may have been accepted, the money stays set aside" in said
     assert "Last errors" in said
-    page = site.text("/-/ledger")
+    page = reading.text("/-/ledger")
     for state, number in counts.items():
         assert (f"state={state}" in page) == (number > 0)
 
 
-def test_the_money_of_the_overview_adds_up_to_the_budget(site: Any) -> None:
-    said = words_of(site.text("/-/ledger"))
+def test_the_money_of_the_overview_adds_up_to_the_budget(reading: Any) -> None:
+    said = words_of(reading.text("/-/ledger"))
     amount = r"\$([\d.]+)"
     found = re.search(f"Charged {amount} Set aside {amount} Left of the budget {amount} of {amount}", said)
     assert found is not None
@@ -66,11 +66,11 @@ def test_a_run_that_is_over_and_one_that_died(
     assert 'data-on="0"' in died.text("/-/ledger")
 
 
-def test_the_part_that_refreshes_is_the_part_of_the_page(site: Any) -> None:
-    part = site.text("/-/ledger?part=now")
+def test_the_part_that_refreshes_is_the_part_of_the_page(reading: Any) -> None:
+    part = reading.text("/-/ledger?part=now")
     assert "<html" not in part
     assert 'data-on="1"' in part
-    assert part.strip() in site.text("/-/ledger")
+    assert part.strip() in reading.text("/-/ledger")
 
 
 def test_totals_follow_what_is_written_later(site: Any) -> None:
@@ -88,8 +88,8 @@ def test_totals_follow_what_is_written_later(site: Any) -> None:
         assert reader.money().charged_microusd == 2_950_000
 
 
-def test_lead_is_a_story_in_sentences(site: Any) -> None:
-    said = words_of(site.text("/-/ledger/leads/1"))
+def test_lead_is_a_story_in_sentences(reading: Any) -> None:
+    said = words_of(reading.text("/-/ledger/leads/1"))
     for sentence in (
         "Laser Bella",
         "It has cost $0.42",
@@ -110,10 +110,14 @@ def test_lead_is_a_story_in_sentences(site: Any) -> None:
     assert at == sorted(at)
 
 
-def test_each_state_offers_what_can_be_done(site: Any) -> None:
+def test_each_state_offers_what_can_be_done(reading: Any) -> None:
     offers = {
         lead: sorted(
-            set(re.findall(r"/-/ledger/do/([a-z]+\?[^\"]*)", unescape(site.text(f"/-/ledger/leads/{lead}"))))
+            set(
+                re.findall(
+                    r"/-/ledger/do/([a-z]+\?[^\"]*)", unescape(reading.text(f"/-/ledger/leads/{lead}"))
+                )
+            )
         )
         for lead in range(1, 8)
     }
@@ -128,7 +132,7 @@ def test_each_state_offers_what_can_be_done(site: Any) -> None:
     assert offers[7] == ["cancel?job=7", "pause?job=7", "suppress?lead=7"]
 
 
-def test_other_peoples_text_stays_text(site: Any) -> None:
+def test_other_peoples_text_stays_text(reading: Any) -> None:
     for path in (
         "/-/ledger/leads/1",
         "/-/ledger/leads/8",
@@ -136,18 +140,21 @@ def test_other_peoples_text_stays_text(site: Any) -> None:
         "/leads/leads",
         "/leads/results",
     ):
-        page = site.text(path)
+        page = reading.text(path)
         assert "<script>alert" not in page, path
         assert 'href="javascript:' not in page, path
-    turned = site.text("/-/ledger/leads/9") + site.text("/leads/leads") + site.text("/leads/lead_spend")
+    # 1.0 names its rows in an attribute, which nobody sees: only what is read counts.
+    turned = words_of(
+        reading.text("/-/ledger/leads/9") + reading.text("/leads/leads") + reading.text("/leads/lead_spend")
+    )
     assert "\u202e" not in turned
     assert "Ev\ufffdil" in turned
-    hit = site.text('/-/ledger/find?q="><script>alert(3)</script>')
+    hit = reading.text('/-/ledger/find?q="><script>alert(3)</script>')
     assert "<script>alert" not in hit
 
 
-def test_run_page_and_list(site: Any) -> None:
-    said = words_of(site.text("/-/ledger/runs/1"))
+def test_run_page_and_list(reading: Any) -> None:
+    said = words_of(reading.text("/-/ledger/runs/1"))
     for text in (
         "Run 1",
         "On since 1 min ago",
@@ -157,25 +164,25 @@ def test_run_page_and_list(site: Any) -> None:
         "The same as a table",
     ):
         assert text in said, text
-    assert "Run 1" in words_of(site.text("/-/ledger/runs"))
+    assert "Run 1" in words_of(reading.text("/-/ledger/runs"))
 
 
-def test_chart_agrees_with_the_books(site: Any) -> None:
-    told = site.get("/-/ledger/chart.json").json()
+def test_chart_agrees_with_the_books(reading: Any) -> None:
+    told = reading.get("/-/ledger/chart.json").json()
     assert told["width_min"] == 1
     assert told["charged_usd"][-1] == pytest.approx(1.95)
     assert told["held_usd"][-1] == pytest.approx(3.0)
     assert sum(told["entered"]["matched"]) == 1
     assert len(told["times"]) == len(told["charged_usd"]) == len(told["entered"]["lost"])
-    assert site.get("/-/ledger/chart.json?run=99").json()["times"] == []
+    assert reading.get("/-/ledger/chart.json?run=99").json()["times"] == []
 
 
-def test_find(site: Any) -> None:
-    assert site.get("/-/ledger/find?q=laser").headers["location"] == "/-/ledger/leads/1"
-    assert site.get("/-/ledger/find?q=3").headers["location"] == "/-/ledger/leads/3"
-    assert "No lead is called so" in site.text("/-/ledger/find?q=nobody")
-    assert words_of(site.text("/-/ledger/find?q=f")).count("Ann O'Neil") == 2
-    assert "No lead is called so" in site.text("/-/ledger/find?q=%25")
+def test_find(reading: Any) -> None:
+    assert reading.get("/-/ledger/find?q=laser").headers["location"] == "/-/ledger/leads/1"
+    assert reading.get("/-/ledger/find?q=3").headers["location"] == "/-/ledger/leads/3"
+    assert "No lead is called so" in reading.text("/-/ledger/find?q=nobody")
+    assert words_of(reading.text("/-/ledger/find?q=f")).count("Ann O'Neil") == 2
+    assert "No lead is called so" in reading.text("/-/ledger/find?q=%25")
 
 
 @pytest.mark.parametrize(
@@ -194,56 +201,59 @@ def test_find(site: Any) -> None:
         "/-/ledger/do/resolve?job=3",
     ],
 )
-def test_what_is_not_there_is_said_to_be_missing(site: Any, path: str) -> None:
-    answer = site.get(path)
+def test_what_is_not_there_is_said_to_be_missing(reading: Any, path: str) -> None:
+    answer = reading.get(path)
     assert answer.status_code == 404
     assert "Traceback" not in answer.text
 
 
-def test_job_leads_to_its_lead(site: Any) -> None:
-    assert site.get("/-/ledger/jobs/3").headers["location"] == "/-/ledger/leads/3#job-3"
+def test_job_leads_to_its_lead(reading: Any) -> None:
+    assert reading.get("/-/ledger/jobs/3").headers["location"] == "/-/ledger/leads/3#job-3"
 
 
-def test_datasettes_own_tables_have_badges_dollars_and_links(site: Any) -> None:
-    jobs = site.text("/leads/jobs")
+def test_datasettes_own_tables_have_badges_dollars_and_links(reading: Any) -> None:
+    jobs = reading.text("/leads/jobs")
     assert '<span class="badge s-in_doubt">' in jobs
     assert 'href="/-/ledger/leads/3"' in jobs
     assert re.search(
         r'<time datetime="2026-03-02T09:00:30.000000Z" title="2026-03-02 09:00:30 UTC">30 s ago', jobs
     )
-    assert '<span class="usd">$0.42</span>' in site.text("/leads/lead_spend")
-    assert 'title="$1.50"' in site.text("/leads/costs")
-    assert "In micro-dollars" in site.text("/leads/costs") or "micro-dollars" in site.text("/leads/costs")
+    assert '<span class="usd">$0.42</span>' in reading.text("/leads/lead_spend")
+    assert 'title="$1.50"' in reading.text("/leads/costs")
+    assert "In micro-dollars" in reading.text("/leads/costs") or "micro-dollars" in reading.text(
+        "/leads/costs"
+    )
 
 
-def test_newest_first_with_facets(site: Any) -> None:
-    told = site.get("/leads/jobs.json?_extra=facet_results,sorted_facet_results&_shape=objects").json()
+def test_newest_first_with_facets(reading: Any) -> None:
+    told = reading.get("/leads/jobs.json?_extra=facet_results,sorted_facet_results&_shape=objects").json()
     assert [row["id"] for row in told["rows"]] == sorted((row["id"] for row in told["rows"]), reverse=True)
-    page = site.text("/leads/jobs")
+    page = reading.text("/leads/jobs")
     for facet in ("state", "route", "reason"):
         assert f'data-column="{facet}"' in page
         assert f"{facet}=" in page
 
 
-def test_every_question_is_answered(site: Any) -> None:
+def test_every_question_is_answered(reading: Any) -> None:
     for name, question in catalog().queries.items():
-        said = words_of(site.text(f"/leads/{name}"))
+        said = words_of(reading.text(f"/leads/{name}"))
         assert question.title in said, name
-    spend = site.get("/leads/most-expensive-leads.json?_shape=array").json()
+    spend = reading.get("/leads/most-expensive-leads.json?_shape=array").json()
     assert [(row["lead_id"], row["charged_usd"]) for row in spend] == [(6, 1.5), (1, 0.42), (5, 0.03)]
-    nothing = site.get("/leads/paid-for-nothing.json?_shape=array").json()
+    nothing = reading.get("/leads/paid-for-nothing.json?_shape=array").json()
     assert [(row["lead_id"], row["charged_usd"]) for row in nothing] == [(6, 1.5), (5, 0.03)]
-    latency = site.get("/leads/latency-percentiles.json?_shape=array").json()
+    latency = reading.get("/leads/latency-percentiles.json?_shape=array").json()
     assert latency[0]["p50_s"] == pytest.approx(30.0, abs=0.01)
 
 
-def test_the_catalogue_is_complete(site: Any) -> None:
-    with Reader(site.path) as reader:
+def test_the_catalogue_is_complete(reading: Any) -> None:
+    with Reader(reading.path) as reader:
         columns = {
             name: names for name, names in reader.columns().items() if not name.startswith(("_", "sqlite_"))
         }
     known = catalog()
     assert set(known.tables) == set(columns)
+    assert not set(known.queries) & set(columns), "a query would hide a table on 0.65, and be hidden on 1.0"
     for table, names in columns.items():
         assert list(known.columns(table, names)) == list(names), table
         assert set(known.tables[table].columns) <= set(names), table
@@ -255,7 +265,7 @@ def test_the_catalogue_is_complete(site: Any) -> None:
     assert set(known.words) <= used | {"host"}
 
 
-def test_every_page_of_ours_has_a_language_a_title_and_named_controls(site: Any) -> None:
+def test_every_page_of_ours_has_a_language_a_title_and_named_controls(reading: Any) -> None:
     for path in (
         "/-/ledger",
         "/-/ledger/leads/3",
@@ -263,7 +273,7 @@ def test_every_page_of_ours_has_a_language_a_title_and_named_controls(site: Any)
         "/-/ledger/find",
         "/-/ledger/do/retry?job=4",
     ):
-        page = site.text(path)
+        page = reading.text(path)
         assert '<html lang="en">' in page
         assert re.search(r"<title>[^<]+ · leadledger</title>", page)
         assert page.count("<h1>") == 1
