@@ -60,14 +60,11 @@ class QuietAudit:
         """
         if not await self._freeze(stopping, tell):
             return 0
-        unprovable = self._ledger.why_unprovable()
-        if unprovable is not None:
-            self.conclusion = unprovable
-            tell(unprovable)
+        if self._unprovable(tell):
             return 0
         reading = await self._look(stopping, tell)
-        if reading is None or stopping() is None:
-            return 0
+        if reading is None or stopping() is None or self._unprovable(tell):
+            return 0  # a person may have given a doubt up between the readings
         found = self._ledger.balance_gap(reading)
         doubts = self._ledger.doubts()
         if self._free(found):
@@ -94,6 +91,13 @@ class QuietAudit:
             doubts = len(self._ledger.doubts())
             tell(f"{doubts} in doubt: balance audit in {left:.0f} s, once nothing can still land")
             await self._wait(stopping, left)
+
+    def _unprovable(self, tell: Callable[[str], None]) -> bool:
+        why = self._ledger.why_unprovable()
+        if why is not None:
+            self.conclusion = why
+            tell(why)
+        return why is not None
 
     async def _look(self, stopping: Stopping, tell: Callable[[str], None]) -> ev.Balance | None:
         """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""

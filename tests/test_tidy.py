@@ -30,8 +30,9 @@ PURE = {
     "sentences",
     "states",
     "testing",
+    "transition",
 }
-RUNNER = {"orders", "poller", "prober", "quiet", "runner"}
+RUNNER = {"intray", "orders", "poller", "prober", "quiet", "runner"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
 _NETWORK_FILE_SYSTEMS: Final = frozenset(

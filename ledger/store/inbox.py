@@ -117,7 +117,7 @@ def drop(
         )
     folder = inbox_path(ledger)
     # The name sorts by time; colons are left out because they mean something to shells and to other systems.
-    final = folder / f"{at.replace(':', '')}-{item_id}.json"
+    final = folder / f"{at.replace(':', '')}.{kind}.{item_id}.json"
     try:
         _make(folder)
         _write(folder / f".{uuid.uuid4()}.tmp", final, data)
@@ -157,8 +157,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def waiting(ledger: Path, limit: int = AT_ONCE_MAX) -> list[Path]:
-    """The files that wait, oldest first, at most `limit` of them.
+def waiting(ledger: Path, limit: int = AT_ONCE_MAX, *, leave: str = "") -> list[Path]:
+    """The files that wait, oldest first, at most `limit` of them; those of the kind `leave` are left.
 
     Raises:
         DiskTrouble: The folder is there and cannot be read.
@@ -166,7 +166,7 @@ def waiting(ledger: Path, limit: int = AT_ONCE_MAX) -> list[Path]:
     folder = inbox_path(ledger)
     try:
         with os.scandir(folder) as entries:
-            names = heapq.nsmallest(limit, (entry.name for entry in entries if _is_item(entry.name)))
+            names = heapq.nsmallest(limit, (entry.name for entry in entries if _is_item(entry.name, leave)))
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -174,8 +174,8 @@ def waiting(ledger: Path, limit: int = AT_ONCE_MAX) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _is_item(name: str) -> bool:
-    return name.endswith(".json") and not name.startswith(".")
+def _is_item(name: str, leave: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".") and not (leave and f".{leave}." in name)
 
 
 def read(path: Path) -> Item | Junk:
