@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ledger.cli import options, output
-from ledger.errors import UsageProblem
+from ledger.errors import LeadledgerError, UsageProblem
 from ledger.events import Secret
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _SECRET: Final = re.compile(r"[!-~]{8,512}")
 _SECRETS_MAX: Final = 8
+_APPLY_S: Final = 60.0
+"""Long enough to bring a schema up to date on the way; what takes longer stays in the inbox."""
 _HOST: Final = "127.0.0.1"
 
 
@@ -122,7 +126,12 @@ def _datasette(
     datasette = build(path, columns)
     outside.attach(
         datasette,
-        outside.Outside(holder=holder, webhook_secrets=secrets, host_names=outside.LOOPBACK_NAMES | names),
+        outside.Outside(
+            holder=holder,
+            apply=apply_inbox,
+            webhook_secrets=secrets,
+            host_names=outside.LOOPBACK_NAMES | names,
+        ),
     )
     return datasette
 
@@ -135,6 +144,27 @@ def holder(path: Path) -> str:
         return ""
     facts = read_holder(path)
     return f"process {facts['pid']} ({facts.get('command')})" if "pid" in facts else "another process"
+
+
+def apply_inbox(path: Path) -> None:
+    """Have the inbox taken in, if nobody holds the ledger, by a process of its own: this one only reads."""
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(  # noqa: S603 - our own interpreter and our own words
+            [sys.executable, "-c", "from ledger.cli.browse import take_in; take_in()", str(path)],
+            stdin=subprocess.DEVNULL,
+            timeout=_APPLY_S,
+            check=False,
+        )
+
+
+def take_in() -> None:
+    """What that process does; says on stderr what it carried out, or why it could not."""
+    from ledger.cli.control import settle
+
+    try:
+        settle(Path(sys.argv[1]))
+    except LeadledgerError as error:
+        output.tell(f"The inbox waits: {output.clean(error)}")
 
 
 async def _serve(datasette: Any, ear: Any, ready: Any) -> None:

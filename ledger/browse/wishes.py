@@ -220,11 +220,13 @@ async def _chosen(database: Database, kind: str, args: Any) -> tuple[dict[str, A
     """
     chosen: dict[str, Any] = {}
     job, lead = _given(args, "job"), _given(args, "lead")
+    if kind == "retry" and job is None and not (args.get("state") or args.get("reason")):
+        chosen["state"] = State.FAILED.value  # as `leadledger retry`: the rest is said in so many words
     for name, known in _WORDS.items():
         word = args.get(name)
         if word is not None and word not in known:
             raise NotFound(f"There is no {name} {word!r}.")
-        chosen[name] = word
+        chosen[name] = word or chosen.get(name)
     if job is not None:
         found = await rows(database, _JOB, {"job": job})
         if not found:
@@ -232,11 +234,13 @@ async def _chosen(database: Database, kind: str, args: Any) -> tuple[dict[str, A
         who = found[0]["company"] or found[0]["dm_name"] or f"lead {found[0]['lead_id']}"
         return {**chosen, "job": job}, f"{_TITLES[kind]}: job {job} ({who}, {found[0]['route']})"
     if lead is not None:
-        return {**chosen, "lead": lead}, f"{_TITLES[kind]}: lead {lead}"
-    if kind == "retry" and not (chosen["state"] or chosen["reason"]):
-        chosen["state"] = State.FAILED.value  # as `leadledger retry`: the rest is said in so many words
+        return {**chosen, "lead": lead}, f"{_TITLES[kind]}: lead {lead}{_said(chosen)}"
+    return chosen, f"{_TITLES[kind]}: every job{_said(chosen)}"
+
+
+def _said(chosen: Mapping[str, Any]) -> str:
     said = [f"{name} {word.replace('_', ' ')}" for name, word in chosen.items() if word]
-    return chosen, f"{_TITLES[kind]}: every job" + (f" with {', '.join(said)}" if said else "")
+    return f" with {', '.join(said)}" if said else ""
 
 
 async def _suppression(database: Database, args: Any, at: str) -> Wish:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ledger.migrations.migrations import migrations
+from ledger.store.ledger import Ledger
 from ledger.store.read import Reader
 
 
@@ -33,7 +35,7 @@ def chosen(**named: Any) -> dict[str, Any]:
     ("query", "says", "kind", "body"),
     [
         ("retry?job=4", "up to $1.50 is set aside", "retry", chosen(job_ids=[4])),
-        ("retry?lead=4", "up to $1.50 is set aside", "retry", chosen(lead_ids=[4])),
+        ("retry?lead=4", "up to $1.50 is set aside", "retry", chosen(lead_ids=[4], state="failed")),
         ("retry?state=failed", "every job with state failed: 1 job", "retry", chosen(state="failed")),
         ("retry", "every job with state failed: 1 job", "retry", chosen(state="failed")),
         ("retry?reason=written_off", "reason written off: 1 job", "retry", chosen(reason="written_off")),
@@ -139,3 +141,33 @@ def test_a_full_disk_is_said(site: Any) -> None:
     answer = send(site, ticket)
     assert answer.status_code == 503
     assert "cannot be used" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [
+        ("retry", 1),
+        ("retry?job=5", 1),
+        ("retry?lead=4", 1),
+        ("retry?reason=written_off", 1),
+        ("pause", 3),
+        ("cancel?job=7", 1),
+        ("suppress?lead=7", 1),
+        ("resolve?choice=write-off", 1),
+        ("resolve?job=3&choice=accept&remote=job_77", 1),
+    ],
+)
+def test_as_many_jobs_are_touched_as_the_page_said(site: Any, query: str, number: int) -> None:
+    said, ticket = confirm(site, query)
+    assert re.search(rf"\b{number} (jobs?|doubtful calls?)\b|Job 3 is polled", said)
+    where = send(site, ticket).headers["location"]
+    with Ledger(site.path, "test", clock=site.clock, migrations=migrations) as ledger:
+        ledger.recover()
+        ledger.take_inbox()
+        outcome = ledger.outcome_of(where.rpartition("/")[2])
+    assert outcome is not None
+    assert (outcome.jobs, outcome.refused) == (number, False)
+    page = site.text(where)
+    assert "<h1>Done</h1>" in page
+    assert outcome.outcome in unescape(page)
+    assert site.waiting() == []
