@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x4C454447
 """What `PRAGMA application_id` says of a ledger (store/connect.py, migrations)."""
+SNAPSHOT_ID: Final = 0x4C454453
+"""The same of a snapshot: looked at like a ledger; a command refuses to carry out a wish there."""
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _ATTRIBUTE: Final = "_leadledger"
 
@@ -84,7 +86,7 @@ def is_known_ledger(datasette: Datasette, name: str) -> bool:
 
 def has_ledger_id(connection: Any) -> bool:
     """True when this connection's main file calls itself a ledger."""
-    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
+    return connection.execute("PRAGMA application_id").fetchone()[0] in {APPLICATION_ID, SNAPSHOT_ID}
 
 
 _NOTHING: Final = Outside()
