@@ -4,8 +4,7 @@
 
 A step is a call that touches the inbox (open, fsync, rename, unlink) or a statement of SQLite's. Every life
 is a fork that dies of SIGKILL. `--forget` is the control: wishes are carried out without noting their id.
-Prints
-one JSON object a step.
+Prints one JSON object a step.
 """
 
 from __future__ import annotations
