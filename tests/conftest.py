@@ -20,6 +20,7 @@ settings.load_profile("leadledger")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="FOLDER", help="keep the browser walk's pictures there")
     parser.addoption("--golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 

@@ -39,6 +39,7 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
     Raises:
         Bug: Datasette does not know the plugin.
     """
+    from datasette import handle_exception  # noqa: PLC0415 - it waits for datasette.app
     from datasette.app import Datasette  # noqa: PLC0415 - its import loads the plugins, and so this file
     from datasette.plugins import pm  # noqa: PLC0415 - the same
 
@@ -46,6 +47,7 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
 
     if not pm.get_hookcallers(browse):
         raise Bug("Datasette has not taken the plugin: it would show the ledger unmasked.")
+    handle_exception.rich = None  # where it is installed, Datasette logs every local variable of an error
     known, name = catalog(), path.stem
     words: dict[str, Any] = {}
     behaviour: dict[str, Any] = {}

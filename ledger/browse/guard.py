@@ -29,7 +29,7 @@ _NONCE: Final[ContextVar[str]] = ContextVar("leadledger_csp_nonce", default="")
 _FIXED_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with none at all, browsers hide the origin of our own forms too
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )

@@ -67,7 +67,7 @@ async def show_overview(datasette: Datasette, request: Any) -> Response:
     book = await served(datasette, request)
     tally = await tally_of(datasette, book)
     seen = await overview.look(book, outside.of(datasette), tally)
-    template = "now" if request.args.get("part") == "now" else "overview"
+    template = "parts" if request.args.get("part") == "now" else "overview"
     return await page(
         datasette,
         request,

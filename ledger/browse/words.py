@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from ledger.clock import from_text
 from ledger.money import usd
 from ledger.plaintext import clean
-from ledger.states import State
+from ledger.states import State, StopReason
 
 SIGNS: Final[dict[str, str]] = {
     State.QUEUED: "○",
@@ -26,6 +26,20 @@ SIGNS: Final[dict[str, str]] = {
     State.CANCELLED: "⊘",
 }
 """A sign beside each state's name: colour alone carries no meaning."""
+ENDINGS: Final[dict[str, str]] = {
+    StopReason.FINISHED: "every selected job was final",
+    StopReason.LIMIT: "its limit was reached",
+    StopReason.UNTIL: "it was time",
+    StopReason.BUDGET: "a budget was spent",
+    StopReason.NO_FUNDS: "the balance did not carry another job",
+    StopReason.INTERRUPTED: "somebody stopped it",
+    StopReason.NOT_ALLOWED: "the provider refused the key",
+    StopReason.REFUSED: "the provider refused every request",
+    StopReason.UNREACHABLE: "the provider could not be reached",
+    StopReason.DISK: "the disk refused",
+    StopReason.DIED: "it died without a word",
+}
+"""Why a run ended, after a colon."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _STEPS: Final = ((86400 * 2, 86400, "days"), (3600, 3600, "h"), (60, 60, "min"), (0, 1, "s"))
 
@@ -38,6 +52,11 @@ def badge(state: object) -> Markup:
     return Markup('<span class="badge s-{0}"><span aria-hidden="true">{1}</span> {2}</span>').format(
         name, SIGNS[name], name.replace("_", " ")
     )
+
+
+def ending(reason: object) -> str:
+    """Why a run ended, in words."""
+    return ENDINGS.get(str(reason), str(reason or ""))
 
 
 def is_time(value: object) -> bool:
@@ -84,6 +103,7 @@ FILTERS: Final[dict[str, Any]] = {
     "clean": clean,
     "count": count,
     "dollars": dollars,
+    "ending": ending,
     "span": span,
     "when": when,
 }

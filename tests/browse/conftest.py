@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from ledger import events as ev
 from ledger.browse import compat, outside
 from ledger.browse.outside import Outside
+from ledger.clock import SystemClock
 from ledger.events import Secret
 from ledger.migrations.migrations import migrations
 from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
@@ -39,9 +42,9 @@ TURNED = "Ev\u202eil \u200bLtd"
 class Story:
     """Writes a ledger's life, verb by verb."""
 
-    def __init__(self, path: Path, clock: FakeClock) -> None:
+    def __init__(self, path: Path, clock: FakeClock, purpose: str = "test") -> None:
         self.path, self.clock = path, clock
-        self.ledger = Ledger(path, "test", clock=clock, migrations=migrations)
+        self.ledger = Ledger(path, purpose, clock=clock, migrations=migrations)
         self._loop = asyncio.Runner()
 
     def close(self) -> None:
@@ -130,6 +133,58 @@ def tell(story: Story) -> None:
     story.doubt(6)
     story.ledger.write_off(story.ledger.doubts(6), resend=False)
     story.clock.advance(15)
+
+
+def live(story: Story) -> None:
+    """A night in full swing: eighty leads, forty-six minutes, everything that happens."""
+    chance = random.Random(4)
+    places = ("Laser", "Desert", "Saguaro", "Cactus", "Sonoran", "Catalina", "Rincon", "Mesa")
+    trades = (
+        "Bella",
+        "Plumbing",
+        "Roofing",
+        "Dental",
+        "Bakery",
+        "Motors",
+        "Books",
+        "Design",
+        "Florist",
+        "Gym",
+    )
+    names = [f"{place} {trade}" for place in places for trade in trades]
+    who = {"dm_name": "Ann O'Neil", "email": "ann@example.com", "number1": "+15205550123"}
+    story.leads(names, "tucson.csv", **who, street="12 Main St", zip="85701")
+    story.begin()
+    story.enqueue()
+    waiting: list[int] = []
+    for _ in range(46):
+        for job_id in story.claim(chance.choice([1, 2, 2])):
+            if chance.random() < 0.025:
+                story.doubt(job_id, chance.choice(["read_timeout", "remote_protocol_error", "http_502"]))
+            else:
+                story.accepted(job_id)
+                waiting.append(job_id)
+        story.clock.advance(60)
+        while waiting and chance.random() < 0.7:
+            _answer(story, waiting.pop(0), chance.random())
+    story.ledger.write_off(story.ledger.doubts()[:1], resend=False)
+
+
+def _answer(story: Story, job_id: int, luck: float) -> None:
+    if luck > 0.9:
+        story.finished(job_id, 0, State.FAILED, body='{"error": {"code": "VENDOR_TIMEOUT"}}')
+    elif luck > 0.7:
+        story.finished(job_id, 0, State.NO_MATCH, body='{"matched": false, "billed": false}')
+    else:
+        found = {
+            "matched": True,
+            "billed": True,
+            "cache_hit": False,
+            "summary_markdown": "Owner-run since 1998; best reached by phone before ten.",
+            "entities": [{"type": "phone", "value": "+15205550199"}],
+        }
+        cost = (310_000, 420_000, 850_000, 1_200_000)[int(luck * 100) % 4]
+        story.finished(job_id, cost, body=json.dumps(found))
 
 
 @dataclass
@@ -244,3 +299,55 @@ def reading(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 @pytest.fixture
 def site(site_on: Callable[[Path], Site], told: Path) -> Site:
     return site_on(told)
+
+
+@pytest.fixture(scope="session")
+def make_story() -> Callable[[Path, FakeClock], None]:
+    """Writes a lively ledger, its run ended by the time."""
+
+    def make(path: Path, clock: FakeClock) -> None:
+        story = Story(path, clock)
+        live(story)
+        story.ledger.end_run(StopReason.UNTIL)
+        story.close()
+
+    return make
+
+
+@pytest.fixture
+def states() -> Callable[[Path], dict[str, int]]:
+    """Jobs by state, as another reader sees them."""
+
+    def look(path: Path) -> dict[str, int]:
+        with Reader(path) as reader:
+            return reader.counts()
+
+    return look
+
+
+@pytest.fixture
+def go_on() -> Callable[[Path], Any]:
+    """A run on a ledger that lasts as long as the block."""
+
+    @contextmanager
+    def run(path: Path) -> Iterator[Story]:
+        story = Story(path, FakeClock(start=SystemClock().now()), "run")
+        story.begin()
+        try:
+            yield story
+        finally:
+            story.ledger.end_run(StopReason.INTERRUPTED)
+            story.close()
+
+    return run
+
+
+@pytest.fixture
+def waiting() -> Callable[[Path], list[dict[str, Any]]]:
+    """What lies in a ledger's inbox."""
+
+    def look(path: Path) -> list[dict[str, Any]]:
+        folder = path.with_name(path.name + ".inbox")
+        return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+
+    return look

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from ledger.browse import words
 from ledger.browse.catalog import catalog
 from ledger.browse.compat import IS_ONE
+from ledger.states import State, StopReason
 from ledger.store.engine import sqlite3
 from ledger.store.read import Reader
 
@@ -58,7 +60,7 @@ def test_a_run_that_is_over_and_one_that_died(
     page = over.text("/-/ledger")
     assert "No run is on" in page
     assert 'data-on="0"' in page
-    assert "ended now: until" in words_of(page)
+    assert "ended now: it was time" in words_of(page)
     died = site_on(told)
     died.holder = ""
     said = words_of(died.text("/-/ledger"))
@@ -70,7 +72,8 @@ def test_the_part_that_refreshes_is_the_part_of_the_page(reading: Any) -> None:
     part = reading.text("/-/ledger?part=now")
     assert "<html" not in part
     assert 'data-on="1"' in part
-    assert part.strip() in reading.text("/-/ledger")
+    for line in part.splitlines():
+        assert line in reading.text("/-/ledger")
 
 
 def test_totals_follow_what_is_written_later(site: Any) -> None:
@@ -290,3 +293,9 @@ def test_permissions_of_this_datasette_hold(site: Any) -> None:
         site.datasette._metadata_local["databases"]["leads"]["allow"] = False
     for path in ("/-/ledger", "/-/ledger/leads/1", "/-/ledger/runs/1", "/-/ledger/do/retry?job=4"):
         assert site.get(path).status_code == 403
+
+
+def test_every_way_a_run_ends_and_every_state_has_words() -> None:
+    assert set(words.ENDINGS) == set(StopReason)
+    assert set(words.SIGNS) == set(State)
+    assert len(set(words.SIGNS.values())) == len(State), "two states with one sign differ by colour alone"

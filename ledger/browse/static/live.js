@@ -1,7 +1,7 @@
 // The overview refreshes itself: every 2 seconds, while the tab is visible and while a run is on.
 "use strict";
 (() => {
-  const place = document.getElementById("now");
+  const place = document.querySelector("[data-live]");
   const status = document.getElementById("freshness");
   const everyMs = 2000;
   let timer = null;
@@ -14,7 +14,11 @@
 
   const show = (html) => {
     const focused = key(document.activeElement);
-    place.innerHTML = html;
+    const told = document.createElement("template");
+    told.innerHTML = html;
+    for (const part of told.content.querySelectorAll("[data-part]")) {
+      place.querySelector(`[data-part="${part.dataset.part}"]`).replaceChildren(...part.childNodes);
+    }
     if (focused) {
       const same = [...place.querySelectorAll("a, [tabindex]")].find((one) => key(one) === focused);
       if (same) same.focus({ preventScroll: true });
