@@ -39,6 +39,8 @@ campaign: $(READY)
 	$(BIN)/python tests/campaigns/processes.py
 	$(BIN)/python tests/campaigns/wire.py
 	$(BIN)/python tests/campaigns/world.py --seeds 0:10000
+	$(BIN)/python tests/campaigns/webhooks.py
+	$(BIN)/python tests/campaigns/readers.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \

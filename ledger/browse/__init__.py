@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasette import hookimpl
 
-from ledger.browse import cells, guard, outside, pages, wishes, words
+from ledger.browse import cells, compat, guard, outside, pages, wishes, words
 from ledger.browse.asgi import App
 from ledger.browse.mask import mask, never_write
 
@@ -35,6 +35,7 @@ def startup(datasette: Datasette) -> Any:
         for database in list(datasette.databases.values()):
             if database.path is not None and await outside.is_ledger(database):
                 never_write(database)
+                compat.log_no_locals()
 
     return settle
 

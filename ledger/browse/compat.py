@@ -39,7 +39,6 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
     Raises:
         Bug: Datasette does not know the plugin.
     """
-    from datasette import handle_exception  # noqa: PLC0415 - it waits for datasette.app
     from datasette.app import Datasette  # noqa: PLC0415 - its import loads the plugins, and so this file
     from datasette.plugins import pm  # noqa: PLC0415 - the same
 
@@ -47,7 +46,6 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
 
     if not pm.get_hookcallers(browse):
         raise Bug("Datasette has not taken the plugin: it would show the ledger unmasked.")
-    handle_exception.rich = None  # where it is installed, Datasette logs every local variable of an error
     known, name = catalog(), path.stem
     words: dict[str, Any] = {}
     behaviour: dict[str, Any] = {}
@@ -74,6 +72,13 @@ def build(path: Path, columns: Mapping[str, tuple[str, ...]]) -> Datasette:
     tables = {table: {**words[table], **behaviour[table]} for table in words}
     metadata = {**told, "databases": {name: {"tables": tables, "queries": queries}}}
     return Datasette([str(path)], metadata=metadata, settings=SETTINGS)
+
+
+def log_no_locals() -> None:
+    """Where `rich` is installed, Datasette logs each local variable of an error, people's data among them."""
+    from datasette import handle_exception  # noqa: PLC0415 - it waits for datasette.app
+
+    handle_exception.rich = None
 
 
 def _never_sync(internal: Any) -> None:

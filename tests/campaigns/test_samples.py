@@ -49,6 +49,16 @@ def test_io_errors(campaigns: Any) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_webhooks_signed_and_forged(campaigns: Any) -> None:
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed here")
+    result = campaigns("webhooks").campaign(cases=60, seed=411)
+    assert (result["bad"], result["server_errors"], result["control_accepted"]) == ([], 0, 0)
+    assert result["cases"] >= 60
+    assert result["accepted"] * 2 >= result["cases"], "refusals alone test nothing behind the signature"
+    assert result["taken_in"] == result["different"] > 10
+
+
+@pytest.mark.timeout(300)
 def test_signals_and_two_runners(campaigns: Any) -> None:
     result = campaigns("processes").campaign(signals=8, races=4, seed=411)
     assert result["bad"] == []
