@@ -242,11 +242,12 @@ def _after_the_end(books: Books, attempt: _Attempt, event: ev.Delivered) -> None
 def _after_its_close(books: Books, attempt: _Attempt, event: ev.Delivered) -> None:
     """The attempt was closed (proved free, say) and turns out to have been taken: its cost is booked.
 
-    A job that is about to be sent again because of that stops: it would be paid twice, so a person decides.
+    Where it cost something, a job that is about to be sent again stops: it would be paid twice, so a person
+    decides. Where it cost nothing, or the delivery does not say, the proof stands.
     """
     books.connection.execute(_NAME, (event.remote_job_id, attempt.id))
     steps.late(books, attempt.job_id, attempt.number, event, event.evidence)
-    if event.verdict is None or event.verdict.cost_microusd != 0:
+    if event.verdict is not None and event.verdict.cost_microusd:
         books.connection.execute(_PAUSE, (to_text(books.now), attempt.job_id))
 
 

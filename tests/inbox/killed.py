@@ -3,8 +3,8 @@
     python killed.py FOLDER [--forget]
 
 A step is a call that touches the inbox (open, fsync, rename, unlink) or a statement of SQLite's. Every life
-is a fork that dies of SIGKILL. `--forget` is the control: wishes are carried out without noting their id. Prints
-one JSON object a step.
+is a fork that dies of SIGKILL. `--forget` is the control: wishes are carried out without noting their id.
+Prints one JSON object a step.
 """
 
 from __future__ import annotations
