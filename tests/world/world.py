@@ -174,6 +174,9 @@ class World:
             if calm and self._all_done():
                 break
         self._let_settle()
+        if not self._all_done():  # a delivery that came after the last run has found a doubt's job
+            self._life(calm=True)
+            self._let_settle()
         return self._judge()
 
     def _clear_up(self) -> None:
