@@ -41,7 +41,9 @@ INBOX: Final = (
         SELECT j.id AS job_id, j.generation, p.id AS before, p.state FROM jobs j
             LEFT JOIN jobs p ON p.lead_id = j.lead_id AND p.route = j.route
                 AND p.request_key = j.request_key AND p.generation = j.generation - 1
-        WHERE j.generation > 1 AND (p.finished_at IS NULL OR p.finished_at > j.created_at)
+        WHERE j.generation > 1 AND NOT EXISTS (SELECT 1 FROM transitions t
+            WHERE t.job_id = p.id AND t.at <= j.created_at
+                AND t.to_state IN ('matched', 'no_match', 'failed', 'lost', 'skipped', 'cancelled'))
         """,
     ),
 )

@@ -105,14 +105,29 @@ def test_it_books_what_a_poll_of_the_same_words_books(new_desk: Any) -> None:
     ids=["bare", "no result", "running", "no cost", "empty result"],
 )
 def test_what_leaves_anything_open_only_makes_a_waiting_job_be_asked_at_once(waiting: Any, said: Any) -> None:
-    before = counts(waiting)
+    costs, steps = waiting.costs(1), waiting.steps(1)
     (taken,) = waiting.deliver(job_id="r-1", **said)
     assert taken.ask_now == 1
-    assert counts(waiting) == before
+    assert (waiting.costs(1), waiting.steps(1)) == (costs, steps)
     waiting.record(1, waiting.finished())
     assert applied(waiting)[0][1:2] == (1,), "it is dealt with once the job has its answer"
     assert waiting.costs(1)[1] == ("charge", 420_000)
     waiting.healthy()
+
+
+def test_a_result_without_a_cost_is_kept_for_the_day_that_no_poll_is_answered(waiting: Any) -> None:
+    waiting.deliver(job_id="r-1", status="completed", result=RESULT)
+    waiting.deliver(job_id="r-1")
+    step = waiting.record(1, ev.BecameUnreachable("gone five times"))
+    assert (step.from_state, step.to_state) == (State.IN_DOUBT, State.MATCHED)
+    assert waiting.one("SELECT assumed FROM costs WHERE kind = 'charge'") == 1
+    waiting.healthy()
+
+
+def test_one_that_only_says_look_does_not_bring_an_unreachable_job_back(waiting: Any) -> None:
+    waiting.deliver(job_id="r-1")
+    waiting.record(1, ev.BecameUnreachable("gone five times"))
+    assert waiting.state(1) == "in_doubt"
 
 
 def test_a_doubt_settles_from_a_result_even_without_a_cost(doubtful: Any) -> None:
