@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ledger import events as ev
 from ledger.api.provider import Provider
 from ledger.clock import Clock
+from ledger.machine import Transition
 from ledger.money import usd
 from ledger.policy import Policy
 from ledger.poller import wait_for
@@ -51,36 +52,36 @@ class QuietAudit:
         self.conclusion = ""
         """What the last audit found, in a sentence."""
 
-    async def run(self, stopping: Stopping, tell: Callable[[str], None]) -> int:
-        """Audit once nothing can land any more; returns how many doubts it closed.
+    async def run(self, stopping: Stopping, tell: Callable[[str], None]) -> list[Transition]:
+        """Audit once nothing can land any more; returns the steps of the doubts it closed.
 
         Args:
             stopping: Gives None once the run is stopped or a job is polled again, else an event to wait on.
             tell: Shows what is being waited for.
         """
         if not await self._freeze(stopping, tell):
-            return 0
+            return []
         unprovable = self._ledger.why_unprovable()
         if unprovable is not None:
             self.conclusion = unprovable
             tell(unprovable)
-            return 0
+            return []
         reading = await self._look(stopping, tell)
         if reading is None or stopping() is None:
-            return 0
+            return []
         found = self._ledger.balance_gap(reading)
         doubts = self._ledger.doubts()
         if self._free(found):
             self.conclusion = f"balance audit: gap {usd(found.gap_microusd or 0)}, nothing was charged"
-            return len(self._ledger.prove_free(reading, self.conclusion))
+            return self._ledger.prove_free(reading, self.conclusion)
         if self._agreed and self._fits(found, doubts):
             charge = found.gap_microusd or 0
             self.conclusion = f"balance audit: {usd(charge)} is gone and this was the only doubt"
-            return len(self._ledger.prove_charged(reading, doubts[0], charge, self.conclusion))
+            return self._ledger.prove_charged(reading, doubts[0], charge, self.conclusion)
         self.conclusion = self._judge(found, doubts)
         self._ledger.note_balance("audit", reading, self.conclusion)
         tell(self.conclusion)
-        return 0
+        return []
 
     async def _freeze(self, stopping: Stopping, tell: Callable[[str], None]) -> bool:
         """True once no doubtful POST can still act; False when there is none left or the run stops."""

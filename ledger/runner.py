@@ -19,6 +19,7 @@ from ledger.api.provider import Provider, what_came
 from ledger.breaker import Breaker
 from ledger.clock import Clock, from_text, to_text
 from ledger.errors import DiskTrouble
+from ledger.funds import Funds
 from ledger.machine import Transition
 from ledger.model import OpenJob, PaidCall
 from ledger.orders import Options, Progress
@@ -26,11 +27,9 @@ from ledger.policy import Policy
 from ledger.poller import Poller, wait_for
 from ledger.prober import Prober
 from ledger.quiet import QuietAudit
-from ledger.states import FINAL, Outcome, State, StopReason
+from ledger.states import FINAL, State, StopReason
 from ledger.store.ledger import Ledger
 
-_REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
-"""Outcomes whose release means that the provider gives money back; the others never took any."""
 _LOOK_AGAIN_S = 1.0
 """While nothing changes, the clock (`--until`, a silent provider) is looked at this often."""
 
@@ -85,7 +84,13 @@ class Runner:
         self._breaker = Breaker(policy)
         self._drained = False
         self._blocked_by: str | None = None
-        self._no_funds = False
+        self._funds = Funds(
+            provider,
+            clock,
+            policy,
+            ceiling_microusd=options.rules.ceiling_microusd,
+            balance_microusd=options.balance_microusd,
+        )
         self._lead_capped = False
         self._prober = Prober(
             provider, gate, clock=clock, policy=policy, found=self._found_provider, gave_up=self._gave_up
@@ -134,11 +139,12 @@ class Runner:
             self._refresh()
             if self._stop is not None:
                 return self._stop
-            room = self.options.in_flight - self.progress.submitting - self.progress.waiting
+            out = self.progress.submitting + self.progress.waiting
+            room = min(self.options.in_flight - out, self._funds.room())
             if self._may_claim() and room > 0:
                 await self._claim(room)
                 continue
-            if self.progress.submitting or self.progress.waiting or self._later():
+            if out or self._later():
                 await self._pause()
                 continue
             done = await self._nothing_left()
@@ -156,11 +162,11 @@ class Runner:
             self.stop(StopReason.UNREACHABLE)
 
     def _may_claim(self) -> bool:
-        return not (self._drained or self._blocked_by or self._no_funds)
+        return not (self._drained or self._blocked_by) and self._funds.room() > 0
 
     def _later(self) -> bool:
         """True while some queued job waits for its time (throttled) and could still be sent."""
-        return not (self._blocked_by or self._no_funds) and self._next_due_s() is not None
+        return not self._blocked_by and self._funds.room() > 0 and self._next_due_s() is not None
 
     def _next_due_s(self) -> float | None:
         due = self.ledger.next_due(self.options.rules.route)
@@ -177,7 +183,7 @@ class Runner:
         await wait_for(self.clock, self._changed, wait)
 
     def _why_not_sending(self) -> str:
-        if self._no_funds:
+        if self._funds.room() < 1:
             return "the balance is short: waiting for refunds"
         if self._blocked_by:
             return f"the cap {self._blocked_by} is reached: waiting for releases"
@@ -203,6 +209,7 @@ class Runner:
             return
         self.gate.give_back(slots - len(claim.calls))
         self.progress.submitted += len(claim.calls)
+        self._funds.took(len(claim.calls))
         self._send(claim.calls)
         self._blocked_by = claim.blocked_by
         if claim.blocked_by or claim.leads_capped:
@@ -267,7 +274,9 @@ class Runner:
             self.progress.note = self._breaker.why
             self.stop(reason)
         if isinstance(event, ev.NoMoney):
-            self._no_funds = True
+            self._funds.short()
+        elif isinstance(event, ev.Accepted | ev.Answered):
+            self._funds.accepted()
         elif isinstance(event, ev.NotSent):
             self._prober.start()
         if step.to_state is State.QUEUED:
@@ -306,10 +315,9 @@ class Runner:
             self.progress.final[step.to_state.value] += 1
         if step.money is not None:
             self.progress.charged_microusd += step.money.charge_microusd + step.money.adjust_microusd
+            self._funds.moved(step.money, refund=step.to_state in FINAL)
             if step.money.release_microusd:
                 self._blocked_by = None
-                if step.outcome in _REFUNDING:
-                    self._no_funds = False
         self._changed.set()
 
     # --- when nothing can be sent ---
@@ -339,10 +347,11 @@ class Runner:
             return None
         if self.options.audit and self.ledger.doubts():
             self.progress.phase = "audit"
-            freed = await self._audit.run(self._stopping, self._tell)
-            if freed:
-                self._drained = self._no_funds = False
-                self._blocked_by = None
+            closed = await self._audit.run(self._stopping, self._tell)
+            for step in closed:
+                self._count(step)
+            if closed:
+                self._drained = False
                 return None
             if self._stop is not None:
                 return self._stop
@@ -350,8 +359,11 @@ class Runner:
                 return None  # a poll settled or revived a doubt meanwhile
         if self._blocked_by or self._lead_capped:
             return StopReason.BUDGET
-        if self._no_funds:
-            return StopReason.NO_FUNDS
+        if self._funds.room() < 1 and (left := self.ledger.left_count(self.options.rules)):
+            if await self._funds.look(self._stopping):
+                return None
+            self.progress.note = self._funds.says(left)
+            return self._stop or StopReason.NO_FUNDS
         limit = self.options.limit
         return (
             StopReason.LIMIT

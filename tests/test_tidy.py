@@ -29,7 +29,7 @@ PURE = {
     "states",
     "testing",
 }
-RUNNER = {"orders", "poller", "prober", "quiet", "runner"}
+RUNNER = {"funds", "orders", "poller", "prober", "quiet", "runner"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

@@ -31,6 +31,11 @@ _SELECTED_READY: Final = """
     FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id LEFT JOIN leads l ON l.id = j.lead_id
     WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
 """
+_LEFT: Final = "SELECT 1 FROM jobs j WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?"
+_LEFT_SELECTED: Final = """
+    SELECT 1 FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id
+    WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?
+"""
 _UNSELECT: Final = "DELETE FROM temp.selected WHERE job_id = ?"
 _CAP_LEAD: Final = "INSERT OR IGNORE INTO temp.capped (lead_id) VALUES (?)"
 _INTENT: Final = """
@@ -98,6 +103,13 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
             continue
         calls.append(_take(books, rules, job_id, request))
     return Claim(tuple(calls), None, skipped + capped, capped)
+
+
+def left_count(books: Books, rules: ClaimRules) -> int:
+    """Jobs that this run would still send, now or later, counted up to 100,000."""
+    left = (_LEFT_SELECTED if books.selective else _LEFT) + _NOT_CAPPED
+    query = "SELECT COUNT(*) FROM (" + left + " LIMIT 100000)"
+    return int(books.connection.execute(query, (rules.route,)).fetchone()[0])
 
 
 def _today(books: Books) -> Exposure:

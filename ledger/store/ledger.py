@@ -190,6 +190,10 @@ class Ledger:
         """Last resort when `record` failed: a paid answer into `LEDGER.reserve`. True if it is there."""
         return self._reserve is not None and self._reserve.keep(job_id, fence, event)
 
+    def left_count(self, rules: claims.ClaimRules) -> int:
+        """Jobs that this run would still send, now or later, counted up to 100,000."""
+        return claims.left_count(self.books, rules)
+
     def next_due(self, route: str) -> str | None:
         """When the earliest job that waits for its time may go (ledger time text), or None."""
         return claims.next_due(self.books, route)

@@ -44,7 +44,7 @@ def test_two_readings_agree_on_nothing_when_a_poll_booked_something_between_them
         assert bench.provider.balances == 2
         return closed
 
-    assert asyncio.run(night()) == 0
+    assert asyncio.run(night()) == []
     assert bench.states() == {"matched": 1, "in_doubt": 1}
 
 
