@@ -65,26 +65,8 @@ class Wishes:
 
 @click.command(epilog="Example: leadledger run --route lead-session --budget 50 --until 06:00")
 @options.selection
-@options.budgets
-@click.option("--new-budget", is_flag=True, help="Start a fresh budget instead of continuing the last one.")
-@click.option("--change-provider", is_flag=True, help="Accept another provider than the last run's.")
-@options.option(
-    "--concurrency",
-    type=click.IntRange(1, 200),
-    default=5,
-    show_default=True,
-    help="Paid POSTs in the air: bounds the doubts of one crash.",
-)
-@options.option(
-    "--in-flight",
-    type=click.IntRange(1, 100_000),
-    default=10_000,
-    show_default=True,
-    help="Jobs at the provider.",
-)
-@options.option("--until", metavar="HH:MM", help="Claim nothing from this local time on.")
-@options.option("--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead.")
-@click.option("--no-audit", is_flag=True, help="Leave doubts alone at the end.")
+@options.budgets(required=True)
+@options.pace
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, like `plan`.")
 @options.provider
 @options.common
@@ -111,7 +93,8 @@ def command(
     if dry_run:
         from ledger.cli.plan import show_plan
 
-        ctx.exit(show_plan(ctx.obj, profile, Wishes(**wishes), as_json=as_json))
+        show_plan(ctx.obj, profile, wishes, None, as_json=as_json)
+        return
     from ledger.api.profile import Profile
 
     loaded = Profile.load(profile)

@@ -114,15 +114,12 @@ def begin(
         UsageProblem: `origin` is not the provider this ledger has worked with.
     """
     check_origin(books.connection, origin, change_provider=change_provider)
-    last = books.connection.execute(
-        "SELECT chain_id, stop_reason FROM runs ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    continues = last is not None and not new_budget and StopReason(last[1]) not in CHAIN_ENDS
+    chain = None if new_budget else chain_to_continue(books.connection)
     with transaction(books.connection):
         cursor = books.connection.execute(
             _BEGIN,
             (
-                last[0] if continues else 0,
+                chain or 0,
                 to_text(books.now),
                 os.getpid(),
                 socket.gethostname(),
@@ -136,12 +133,18 @@ def begin(
             ),
         )
         run_id = cursor.lastrowid or 0
-        if not continues:
+        if chain is None:
             books.connection.execute("UPDATE runs SET chain_id = id WHERE id = ?", (run_id,))
     books.run_id = run_id
-    chain_id = last[0] if continues else run_id
+    chain_id = run_id if chain is None else chain
     books.exposure = exposure.load(books.connection, chain_id, to_text(books.now)[:10])
     return run_id
+
+
+def chain_to_continue(connection: Connection) -> int | None:
+    """The budget chain that the next run goes on with; None when it starts one of its own."""
+    last = connection.execute("SELECT chain_id, stop_reason FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+    return None if last is None or last[1] in CHAIN_ENDS else int(last[0])
 
 
 def check_origin(connection: Connection, origin: str, *, change_provider: bool) -> None:
