@@ -99,7 +99,8 @@ def has_wal_race(version: tuple[int, ...]) -> bool:
 
 
 def _files(db: Path) -> list[Finding]:
-    from ledger.store.connect import check_file, check_place, file_system_of, real_path
+    from ledger.store.connect import check_file, check_place, file_system_of
+    from ledger.store.place import real_path
 
     path = real_path(db)
     try:
@@ -127,8 +128,9 @@ def _files(db: Path) -> list[Finding]:
 
 
 def _ledger(db: Path) -> list[Finding]:
-    from ledger.store.connect import SCHEMA_VERSION, real_path
+    from ledger.store.connect import SCHEMA_VERSION
     from ledger.store.lock import describe, is_held, read_holder
+    from ledger.store.place import real_path
     from ledger.store.read import Reader
 
     path = real_path(db)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ledger.cli import options, output, wiring
-from ledger.clock import SystemClock
+from ledger.cli import control, options, output
 from ledger.errors import UsageProblem
 from ledger.events import Secret
 from ledger.money import usd
@@ -17,7 +16,6 @@ from ledger.money import usd
 if TYPE_CHECKING:
     from ledger.cli.settings import Globals
     from ledger.store.balance import Doubt
-    from ledger.store.ledger import Ledger
 
 _BEARER: Final = re.compile(r"[!-~]{1,4096}")
 _REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -54,45 +52,59 @@ def command(
         raise UsageProblem("Name one JOB, or --all with --resend or --write-off.")
     if accept is not None and not _REMOTE_ID.fullmatch(accept):
         raise UsageProblem(f"{accept!r} is not a job id: letters, digits, _ and - only, at most 128.")
-    with wiring.open_ledger(obj.db, "resolve", SystemClock()) as ledger:
-        ledger.recover()
-        doubts = ledger.doubts(job)
-        done = _decide(ledger, doubts, accept, bearer_stdin=bearer_stdin, resend=resend, yes=yes)
-    if as_json:
-        output.emit_json({"schema": 1, "resolved": done[0], "charged_microusd": done[1]})
-    else:
-        output.say(f"{done[0]} decided; {usd(done[1])} now counts as spent.")
+    bearer = _read_bearer() if bearer_stdin and accept is not None else None
+    control.settle(obj.db)
+    from ledger.store.read import Reader
 
-
-def _decide(
-    ledger: Ledger, doubts: list[Doubt], accept: str | None, *, bearer_stdin: bool, resend: bool, yes: bool
-) -> tuple[int, int]:
-    """(doubts decided, micro-dollars now counted as spent)."""
+    with Reader(obj.db) as reader:
+        doubts, missing = reader.doubts(job), reader.audited_gap()
+    result = {"schema": 1, "resolved": 0, "charged_microusd": 0, "applied": True}
     if not doubts:
         output.tell("Nothing is in doubt.")
-        return 0, 0
-    missing = ledger.audited_gap()
+    else:
+        _say_and_ask(doubts, missing, accept, resend=resend, yes=yes)
+        outcome = control.send(obj.db, "resolve", _decision(doubts, accept, bearer, resend=resend))
+        if outcome is None:
+            result["applied"] = False
+        else:
+            result |= {"resolved": outcome.jobs, "charged_microusd": outcome.charged_microusd}
+        if not as_json:
+            output.say(control.LATER if outcome is None else outcome.outcome)
+    if as_json:
+        output.emit_json(result)
+
+
+def _decision(
+    doubts: list[Doubt], accept: str | None, bearer: Secret | None, *, resend: bool
+) -> dict[str, Any]:
+    """The item for the inbox: exactly the doubts that the person was shown. Its file is 0600."""
+    decided: dict[str, Any] = {"doubts": [[doubt.job_id, doubt.fence] for doubt in doubts]}
+    if accept is None:
+        return {**decided, "choice": "resend" if resend else "write-off"}
+    secret = None if bearer is None else bearer.reveal()
+    return {**decided, "choice": "accept", "remote_job_id": accept, "bearer": secret}
+
+
+def _say_and_ask(
+    doubts: list[Doubt], missing: int | None, accept: str | None, *, resend: bool, yes: bool
+) -> None:
     held = ceilings = sum(doubt.ceiling_microusd for doubt in doubts)
     if missing is not None:
         held = min(held, missing)
         output.tell(f"The last balance audit found {usd(missing)} gone.")
     if accept is not None:
-        bearer = _read_bearer() if bearer_stdin else None
-        _ask(f"Job {doubts[0].job_id} will be polled as {accept}. That costs nothing.", yes=yes)
-        ledger.accept(doubts[0], accept, bearer)
-        return 1, 0
-    if resend:
-        _ask(
+        control.ask(f"Job {doubts[0].job_id} will be polled as {accept}. That costs nothing.", yes=yes)
+    elif resend:
+        control.ask(
             f"{len(doubts)} doubtful calls count as spent (up to {usd(held)}) and are asked anew: up to "
             f"{usd(ceilings)} more. If the first calls were accepted, both are paid.",
             yes=yes,
         )
     else:
-        _ask(
+        control.ask(
             f"{len(doubts)} doubtful calls are given up: up to {usd(held)} counts as spent, marked assumed.",
             yes=yes,
         )
-    return len(doubts), ledger.write_off(doubts, resend=resend)
 
 
 def _read_bearer() -> Secret:
@@ -100,13 +112,3 @@ def _read_bearer() -> Secret:
     if not _BEARER.fullmatch(text):
         raise UsageProblem("What came on stdin is not a poll bearer: one word of plain ASCII.")
     return Secret(text)
-
-
-def _ask(what: str, *, yes: bool) -> None:
-    """Say what it costs, and ask where somebody can answer."""
-    output.tell(what)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageProblem("This needs a yes.", next_step="Add --yes when no terminal is attached.")
-    click.confirm("Go on?", abort=True, err=True)

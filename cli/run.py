@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ledger.cli import options, output, summary, wiring
+from ledger.cli import control, options, output, summary, wiring
 from ledger.clock import SystemClock
 from ledger.errors import Bug, DiskTrouble, LeadledgerError, Unreachable, UsageProblem
 from ledger.money import usd
@@ -153,14 +153,18 @@ class Night:
             return problem.exit_code
 
     async def _open(self) -> int:
-        with wiring.open_ledger(self.globals.db, "run", self.clock, self.policy) as ledger:
+        db, profile = self.globals.db, self.profile
+        with wiring.open_ledger(db, "run", self.clock, self.policy, profile=profile) as ledger:
             recovered = ledger.recover()
             if recovered.new_doubts:
                 output.tell(
                     f"The last run was killed with {recovered.new_doubts} paid calls in the air: they are in "
                     "doubt, their money stays set aside, and they are not sent again without evidence."
                 )
-            return await self._run(ledger)
+            control.take(ledger)
+            code = await self._run(ledger)
+            control.take(ledger)  # what came too late for the run, before the lock is let go
+            return code
 
     async def _run(self, ledger: Ledger) -> int:
         from ledger.api.client import Client
@@ -212,6 +216,7 @@ class Night:
                 balance_microusd=balance,
                 same_key_rounds=3 if self.profile.honours_idempotency_key else 0,
                 audit=not wishes.no_audit and self.profile.balance_exclusive,
+                alone=self.profile.balance_exclusive,
                 smallest_price_microusd=self.profile.ceiling.min_microusd,
                 post_deadline_s=self.profile.deadline_s(self.mode),
             ),

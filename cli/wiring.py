@@ -7,8 +7,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ledger.clock import Clock
 from ledger.errors import LedgerFileProblem, UsageProblem
@@ -18,14 +19,25 @@ from ledger.store.ledger import Ledger
 from ledger.store.read import Reader
 from ledger.store.selection import Selection
 
+if TYPE_CHECKING:
+    from ledger.api.profile import Profile
+
 TYPE_LIMIT = 4096
 """A key is never longer than this."""
 
 
 def open_ledger(
-    path: Path, purpose: str, clock: Clock, policy: Policy | None = None, *, create: bool = False
+    path: Path,
+    purpose: str,
+    clock: Clock,
+    policy: Policy | None = None,
+    *,
+    profile: Profile | None = None,
+    create: bool = False,
 ) -> Ledger:
     """The ledger, ours alone to write. Only with `create` is one made where there is none.
+
+    Only with a profile can it read webhook deliveries; else they stay in the inbox.
 
     Raises:
         LedgerFileProblem: There is none: a mistyped --db must not look like a night with nothing to do.
@@ -36,7 +48,12 @@ def open_ledger(
         )
     from ledger.migrations.migrations import migrations
 
-    return Ledger(path, purpose, clock=clock, migrations=migrations, policy=policy)
+    read = None
+    if profile is not None:
+        from ledger.api.delivery import read_delivery
+
+        read = partial(read_delivery, profile)
+    return Ledger(path, purpose, clock=clock, migrations=migrations, policy=policy, read_delivery=read)
 
 
 def api_key(file: Path | None, command: str | None) -> Secret:

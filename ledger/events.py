@@ -185,6 +185,34 @@ class PollFailed:
 PollEvent = StillRunning | Finished | Gone | PollFailed
 
 
+# --- what a verified webhook delivery said ---
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery as read from the wire, before anybody knows whose it is."""
+
+    event_type: str
+    remote_job_id: str | None
+    correlation: str | None
+    """The attempt's idempotency key, where the provider echoes it."""
+    route: str | None
+    verdict: Verdict | None
+    """None: it carries no usable result."""
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A delivery about this job's latest attempt."""
+
+    remote_job_id: str | None
+    """The provider's id of that attempt, from the delivery or known before."""
+    verdict: Verdict | None
+    answer: Answer
+    evidence: str
+
+
 # --- what the balance said ---
 
 
@@ -289,4 +317,4 @@ OwnEvent = (
     | Skip
     | Cancel
 )
-Event = PostEvent | PollEvent | OwnEvent
+Event = PostEvent | PollEvent | Delivered | OwnEvent

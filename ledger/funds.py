@@ -13,10 +13,10 @@ from collections.abc import Callable
 from ledger import events as ev
 from ledger.api.provider import Provider
 from ledger.clock import Clock
-from ledger.machine import Money
 from ledger.money import usd
 from ledger.policy import Policy
 from ledger.poller import wait_for
+from ledger.transition import Money
 
 _UNBOUNDED = 1_000_000
 _LOOKS = 6
@@ -39,7 +39,6 @@ class Funds:
         provider: Provider,
         clock: Clock,
         policy: Policy,
-        *,
         ceiling_microusd: int,
         balance_microusd: int | None,
     ) -> None:

@@ -7,7 +7,6 @@ so somebody has a bug and no money may move).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,74 +15,11 @@ from ledger.clock import later
 from ledger.errors import Bug, IllegalEvent
 from ledger.policy import Policy
 from ledger.states import ANSWERED, STEPS, Outcome, Reason, State
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a decision needs to know of a job: its state, its fence and its open money."""
-
-    id: int
-    state: State
-    attempt: int
-    """Number of the latest attempt (the fence); 0 before the first."""
-    hold_microusd: int = 0
-    """The open hold of the latest attempt; 0 when there is none."""
-    charged_microusd: int = 0
-    """What a closed latest attempt is booked at (charge and adjusts): a late answer corrects it."""
-    proved_free_before: int = 0
-    """How often an audit has already proved an attempt of this job free."""
-    resent: bool = False
-    """The latest attempt was in doubt and is in the air once more, with the same key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    """What becomes of the open hold: hold = charge + release. `adjust` is signed and comes on top."""
-
-    charge_microusd: int = 0
-    release_microusd: int = 0
-    adjust_microusd: int = 0
-    assumed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One allowed step and everything that is written with it in the same transaction."""
-
-    job_id: int
-    fence: int
-    """The attempt number the job must still have."""
-    from_state: State
-    to_state: State
-    reason: Reason
-    outcome: Outcome | None = None
-    money: Money | None = None
-    """None: the hold stays as it is."""
-    verdict: ev.Verdict | None = None
-    remote_job_id: str | None = None
-    bearer: ev.Secret | None = None
-    billing_mode: str | None = None
-    not_before: datetime | None = None
-    error: str | None = None
-    http_status: int | None = None
-    evidence: str | None = None
-    answer: ev.Answer | None = None
-
+from ledger.transition import Job, Money, Transition, settle_money
 
 _ALLOWED: Final = frozenset(STEPS)
+_CLOSED: Final = ANSWERED | {State.SKIPPED, State.CANCELLED}
 _SENT_BACK: Final = (ev.Refused, ev.NotSent, ev.NotAllowed, ev.NoMoney, ev.Throttled)
-
-
-def settle_money(hold: int, verdict: ev.Verdict) -> Money:
-    """How a final answer closes a hold (micro-dollars).
-
-    A cost within the hold is charged and the rest released; a cost above it charges the hold in full and
-    books the excess as `adjust`; a done answer that states no cost charges the whole hold, `assumed`.
-    """
-    if verdict.cost_microusd is None:
-        return Money(charge_microusd=hold, assumed=True)
-    charge = min(verdict.cost_microusd, hold)
-    return Money(charge, hold - charge, verdict.cost_microusd - charge)
 
 
 def decide(job: Job, event: ev.Event, now: datetime, policy: Policy) -> Transition | None:
@@ -93,8 +29,10 @@ def decide(job: Job, event: ev.Event, now: datetime, policy: Policy) -> Transiti
         IllegalEvent: `event` cannot happen in this state.
         Bug: The step is not in the table, or its money does not add up.
     """
-    if job.state in ANSWERED | {State.SKIPPED, State.CANCELLED} and isinstance(event, ev.PollEvent):
+    if job.state in _CLOSED and isinstance(event, ev.PollEvent | ev.Delivered):
         return None
+    if job.state in ANSWERED and isinstance(event, ev.BecameUnreachable):
+        return None  # a delivery brought the answer while the poller was giving up
     handler = _HANDLERS.get(job.state, _nothing)
     step = handler(job, event, now, policy)
     if step is not None:
@@ -138,8 +76,8 @@ def _queued(job: Job, event: ev.Event, _now: datetime, _policy: Policy) -> Trans
             return _step(job, State.SKIPPED, Reason(reason))
         case ev.Cancel():
             return _step(job, State.CANCELLED, Reason.CANCELLED_BY_PERSON)
-        case ev.StillRunning() | ev.Finished() | ev.Gone() | ev.PollFailed():
-            return None  # a poll that was in the air when an audit or a person closed the attempt
+        case ev.StillRunning() | ev.Finished() | ev.Gone() | ev.PollFailed() | ev.Delivered():
+            return None  # about an attempt that an audit or a person has closed
     raise _illegal(job, event)
 
 
@@ -174,6 +112,8 @@ def _submitting(job: Job, event: ev.Event, now: datetime, policy: Policy) -> Tra
             return _doubt(job, Reason.OUTCOME_UNKNOWN, error, http_status, answer)
         case ev.FoundAtStart():
             return _doubt(job, Reason.FOUND_AT_START, "runner_died", None, None)
+        case ev.Delivered():
+            return None  # early: it is kept until the POST has its own answer
     return _sent_back(job, event, now, policy)
 
 
@@ -262,6 +202,29 @@ def _finished(
     )
 
 
+def _delivered(job: Job, event: ev.Delivered, verdict: ev.Verdict) -> Transition:
+    """A result settles as a poll's does. Without a remote id (a sync call) nothing was accepted to poll."""
+    return _step(
+        job,
+        verdict.state,
+        Reason.LATE_ANSWER if job.state is State.LOST else Reason.DELIVERY_EVIDENCE,
+        outcome=Outcome.ACCEPTED if event.remote_job_id else Outcome.ANSWERED,
+        money=_corrected(job, verdict)
+        if job.state is State.LOST
+        else settle_money(job.hold_microusd, verdict),
+        verdict=verdict,
+        remote_job_id=event.remote_job_id,
+        error=verdict.error_code,
+        evidence=event.evidence,
+        answer=event.answer,
+    )
+
+
+def _corrected(job: Job, verdict: ev.Verdict) -> Money:
+    cost = verdict.cost_microusd
+    return Money(adjust_microusd=0 if cost is None else cost - job.charged_microusd)
+
+
 def _waiting(job: Job, event: ev.Event, _now: datetime, _policy: Policy) -> Transition | None:
     match event:
         case ev.Finished():
@@ -275,8 +238,10 @@ def _waiting(job: Job, event: ev.Event, _now: datetime, _policy: Policy) -> Tran
                 error="unreachable",
                 evidence=why,
             )
-        case ev.StillRunning() | ev.Gone() | ev.PollFailed():
-            return None
+        case ev.Delivered(verdict=ev.Verdict(cost_microusd=int()) as verdict):
+            return _delivered(job, event, verdict)
+        case ev.StillRunning() | ev.Gone() | ev.PollFailed() | ev.Delivered():
+            return None  # a delivery that leaves anything open is a reason to ask at once
     raise _illegal(job, event)
 
 
@@ -292,6 +257,26 @@ def _in_doubt(job: Job, event: ev.Event, _now: datetime, policy: Policy) -> Tran
                 outcome=Outcome.ACCEPTED,
                 evidence=f"poll: the provider says {word!r}",
             )
+        case ev.Delivered(verdict=ev.Verdict() as verdict):
+            return _delivered(job, event, verdict)
+        case ev.Delivered(remote_job_id=str(remote_job_id), evidence=evidence):
+            return _step(
+                job,
+                State.WAITING,
+                Reason.DELIVERY_EVIDENCE,
+                outcome=Outcome.ACCEPTED,
+                remote_job_id=remote_job_id,
+                evidence=evidence,
+                answer=event.answer,
+            )
+        case ev.Gone() | ev.PollFailed() | ev.Delivered():
+            return None
+    return _decided(job, event, policy)
+
+
+def _decided(job: Job, event: ev.Event, policy: Policy) -> Transition | None:
+    """What the runner, an audit or a person makes of a doubt."""
+    match event:
         case ev.AcceptedByPerson(remote_job_id, bearer, evidence):
             return _step(
                 job,
@@ -320,8 +305,6 @@ def _in_doubt(job: Job, event: ev.Event, _now: datetime, policy: Policy) -> Tran
         case ev.WrittenOff(charge, assumed, evidence, resend):
             reason = Reason.RESENT_BY_PERSON if resend else Reason.WRITTEN_OFF
             return _given_up(job, reason, charge, evidence, assumed=assumed)
-        case ev.Gone() | ev.PollFailed():
-            return None
     raise _illegal(job, event)
 
 
@@ -341,20 +324,20 @@ def _given_up(job: Job, reason: Reason, charge: int, evidence: str, *, assumed: 
 def _lost(job: Job, event: ev.Event, _now: datetime, _policy: Policy) -> Transition | None:
     match event:
         case ev.Finished(verdict, answer):
-            cost = verdict.cost_microusd
-            correction = 0 if cost is None else cost - job.charged_microusd
             return _step(
                 job,
                 verdict.state,
                 Reason.LATE_ANSWER,
                 outcome=Outcome.ACCEPTED,
-                money=Money(adjust_microusd=correction),
+                money=_corrected(job, verdict),
                 verdict=verdict,
                 error=verdict.error_code,
                 evidence="poll: a late answer",
                 answer=answer,
             )
-        case ev.StillRunning() | ev.Gone() | ev.PollFailed():
+        case ev.Delivered(verdict=ev.Verdict() as verdict):
+            return _delivered(job, event, verdict)
+        case ev.StillRunning() | ev.Gone() | ev.PollFailed() | ev.Delivered():
             return None
     raise _illegal(job, event)
 

@@ -26,6 +26,8 @@ class Options:
     """How often doubts are sent once more with their own key: 0 unless the provider is known to honour it."""
     audit: bool = True
     """Work doubts through the quiet balance audit when the rest is done."""
+    alone: bool = False
+    """The balance is ours alone: a delivered job nobody knows may be matched to the one doubt it fits."""
     smallest_price_microusd: int = 50_000
     """A balance shown more coarsely than this cannot prove anything free."""
     post_deadline_s: float = 60.0

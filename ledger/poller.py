@@ -10,18 +10,19 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider
-from ledger.clock import Clock, from_text
+from ledger.clock import Clock, from_text, to_text
 from ledger.errors import StaleWrite
-from ledger.machine import Transition
-from ledger.model import OpenJob
+from ledger.model import OpenJob, PaidCall
 from ledger.policy import Policy
 from ledger.polling import Expectation, Track
 from ledger.store.ledger import Ledger
+from ledger.transition import Transition
 
 WORKERS: Final = 10
 """Polls in the air at once; httpx gets slower with every connection it holds (performance notes)."""
@@ -59,13 +60,14 @@ class Poller:
         self._gate, self._settled, self._chance = gate, settled, chance
         self._heap: list[tuple[float, int, OpenJob, Track]] = []
         self._order = itertools.count()
+        self._live: dict[int, tuple[int, OpenJob, Track]] = {}
+        """Job -> its one valid place in the queue, also while its poll is in the air."""
         self._earlier = asyncio.Event()
         self._turn = asyncio.Lock()
         self._expected: dict[str, Expectation] = {}
         self._silent_since: float | None = None
         self._began = clock.monotonic()
-        self.waiting = 0
-        """Accepted jobs not yet settled (doubts not counted)."""
+        self._waiting: set[int] = set()
         self.polls = 0
 
     def expect(self, route: str) -> Expectation:
@@ -80,16 +82,38 @@ class Poller:
 
     def add(self, job: OpenJob, *, at_once: bool = False) -> None:
         """Poll `job` from now on: `at_once` for what an earlier run left, else when it is usually done."""
+        self.forget(job.job_id)
         now = self._clock.monotonic()
         age = max(0.0, (self._clock.now() - from_text(job.accepted_at)).total_seconds())
         if not job.in_doubt:
-            self.waiting += 1
+            self._waiting.add(job.job_id)
         wait = 0.0 if at_once else self.expect(job.route).first_s
         self._push(now + wait, job, Track(accepted=now - age))
 
+    def ask_now(self, job_id: int) -> None:
+        """Poll a job at once, if it is polled at all: somebody says that there is something to fetch."""
+        if job_id in self._live:
+            _, job, track = self._live[job_id]
+            self._push(self._clock.monotonic(), job, track)
+
+    def forget(self, job_id: int) -> None:
+        """Poll it no more: something else has moved it. The answer to a poll in the air still counts."""
+        self._live.pop(job_id, None)
+        self._waiting.discard(job_id)
+
+    def _is_live(self, job: OpenJob, order: int) -> bool:
+        return job.job_id in self._live and self._live[job.job_id][0] == order
+
+    @property
+    def waiting(self) -> int:
+        """Accepted jobs not yet settled (doubts not counted)."""
+        return len(self._waiting)
+
     def _push(self, due: float, job: OpenJob, track: Track) -> None:
         earliest = self._heap[0][0] if self._heap else float("inf")
-        heapq.heappush(self._heap, (due, next(self._order), job, track))
+        order = next(self._order)
+        self._live[job.job_id] = (order, job, track)
+        heapq.heappush(self._heap, (due, order, job, track))
         if due < earliest:
             self._earlier.set()
 
@@ -105,23 +129,25 @@ class Poller:
 
     async def _work(self) -> None:
         while True:
-            job, track = await self._next()
-            await self._poll(job, track)
+            job, track, order = await self._next()
+            await self._poll(job, track, order)
 
-    async def _next(self) -> tuple[OpenJob, Track]:
+    async def _next(self) -> tuple[OpenJob, Track, int]:
         """The next job whose poll is due and whom no brake holds back. One worker waits for all."""
         async with self._turn:
             while True:
                 now = self._clock.monotonic()
                 brake = self._gate.braked_for_s()
+                while self._heap and not self._is_live(self._heap[0][2], self._heap[0][1]):
+                    heapq.heappop(self._heap)
                 if self._heap and self._heap[0][0] <= now and brake <= 0:
-                    _, _, job, track = heapq.heappop(self._heap)
-                    return job, track
+                    _, order, job, track = heapq.heappop(self._heap)
+                    return job, track, order
                 self._earlier.clear()
                 due = self._heap[0][0] - now if self._heap else None
                 await wait_for(self._clock, self._earlier, due if due is None else max(due, brake))
 
-    async def _poll(self, job: OpenJob, track: Track) -> None:
+    async def _poll(self, job: OpenJob, track: Track, order: int) -> None:
         self.polls += 1
         track.polls += 1
         event = await self._provider.poll(job)
@@ -147,6 +173,8 @@ class Poller:
             case ev.PollFailed(retry_after_s=wait, throttled=throttled):
                 if throttled:
                     self._gate.hold_off(wait if wait is not None else self._policy.throttled_wait_s)
+        if not self._is_live(job, order):
+            return  # moved, or asked after anew, while this poll was in the air
         why = None if job.in_doubt else track.unreachable(now, self._policy)
         if why is not None:
             await self._record(job, track, ev.BecameUnreachable(why))
@@ -186,8 +214,7 @@ class Poller:
             return  # its doubt was closed by an audit and the job has gone on to another attempt
         if step is None:
             return
-        if not job.in_doubt:
-            self.waiting -= 1
+        self.forget(job.job_id)
         await self._settled(job, step)
 
 
@@ -202,3 +229,17 @@ async def wait_for(clock: Clock, event: asyncio.Event, seconds: float | None) ->
     finally:
         for waiter in waiters:
             waiter.cancel()
+
+
+def accepted(call: PaidCall, step: Transition, now: datetime) -> OpenJob:
+    """A call that was just accepted, ready to be polled."""
+    return OpenJob(
+        call.job_id,
+        call.fence,
+        call.route,
+        in_doubt=False,
+        remote_job_id=step.remote_job_id or "",
+        bearer=step.bearer,
+        accepted_at=to_text(now),
+        ceiling_microusd=call.ceiling_microusd,
+    )

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from ledger import events as ev
 from ledger.api.provider import Provider
 from ledger.clock import Clock
-from ledger.machine import Transition
 from ledger.money import usd
 from ledger.policy import Policy
 from ledger.poller import wait_for
 from ledger.store.balance import Doubt, Gap
 from ledger.store.ledger import Ledger
+from ledger.transition import Transition
 
 Stopping = Callable[[], asyncio.Event | None]
 
@@ -61,14 +61,11 @@ class QuietAudit:
         """
         if not await self._freeze(stopping, tell):
             return []
-        unprovable = self._ledger.why_unprovable()
-        if unprovable is not None:
-            self.conclusion = unprovable
-            tell(unprovable)
+        if self._unprovable(tell):
             return []
         reading = await self._look(stopping, tell)
-        if reading is None or stopping() is None:
-            return []
+        if reading is None or stopping() is None or self._unprovable(tell):
+            return []  # a person may have given a doubt up between the readings
         found = self._ledger.balance_gap(reading)
         doubts = self._ledger.doubts()
         if self._free(found):
@@ -95,6 +92,13 @@ class QuietAudit:
             doubts = len(self._ledger.doubts())
             tell(f"{doubts} in doubt: balance audit in {left:.0f} s, once nothing can still land")
             await self._wait(stopping, left)
+
+    def _unprovable(self, tell: Callable[[str], None]) -> bool:
+        why = self._ledger.why_unprovable()
+        if why is not None:
+            self.conclusion = why
+            tell(why)
+        return why is not None
 
     async def _look(self, stopping: Stopping, tell: Callable[[str], None]) -> ev.Balance | None:
         """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""

@@ -11,24 +11,24 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime
 
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider, what_came
 from ledger.breaker import Breaker
-from ledger.clock import Clock, from_text, to_text
+from ledger.clock import Clock, from_text
 from ledger.errors import DiskTrouble
 from ledger.funds import Funds
-from ledger.machine import Transition
+from ledger.intray import InTray, Told
 from ledger.model import OpenJob, PaidCall
 from ledger.orders import Options, Progress
 from ledger.policy import Policy
-from ledger.poller import Poller, wait_for
+from ledger.poller import Poller, accepted, wait_for
 from ledger.prober import Prober
 from ledger.quiet import QuietAudit
 from ledger.states import FINAL, State, StopReason
 from ledger.store.ledger import Ledger
+from ledger.transition import Transition
 
 _LOOK_AGAIN_S = 1.0
 """While nothing changes, the clock (`--until`, a silent provider) is looked at this often."""
@@ -78,22 +78,24 @@ class Runner:
             post_deadline_s=options.post_deadline_s,
             smallest_price_microusd=options.smallest_price_microusd,
         )
+        told = Told(self._count, self._go_on, self._tell)
+        self._tray = InTray(ledger, self.poller, clock, told, alone=options.alone)
         self._changed = asyncio.Event()
         self._stop: StopReason | None = None
         self._posts: set[asyncio.Task[None]] = set()
         self._breaker = Breaker(policy)
         self._drained = False
         self._blocked_by: str | None = None
-        self._funds = Funds(
-            provider,
-            clock,
-            policy,
-            ceiling_microusd=options.rules.ceiling_microusd,
-            balance_microusd=options.balance_microusd,
-        )
+        ceiling = options.rules.ceiling_microusd
+        self._funds = Funds(provider, clock, policy, ceiling, options.balance_microusd)
         self._lead_capped = False
         self._prober = Prober(
-            provider, gate, clock=clock, policy=policy, found=self._found_provider, gave_up=self._gave_up
+            provider,
+            gate,
+            clock=clock,
+            policy=policy,
+            found=self.poller.look_again,
+            gave_up=lambda: self.stop(StopReason.UNREACHABLE),
         )
         self._resends_left: int | None = None
         self._trouble: BaseException | None = None
@@ -118,13 +120,15 @@ class Runner:
             DiskTrouble: The ledger cannot be written; nothing further was sent.
             Bug: This program contradicts itself.
         """
+        self._tray.look(at_once=True)
         for job in self.ledger.open_jobs():
             self.poller.add(job, at_once=True)
         polling = asyncio.create_task(self.poller.run())
-        polling.add_done_callback(self._poller_ended)
+        polling.add_done_callback(self._ended)
         try:
             reason = await self._work()
             await self._drain()
+            self._look_into_tray(at_once=True)
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
@@ -152,6 +156,7 @@ class Runner:
                 return done
 
     def _refresh(self) -> None:
+        self._look_into_tray()
         self.progress.submitting = len(self._posts)
         self.progress.waiting = self.poller.waiting
         self.progress.phase = "running"
@@ -160,6 +165,12 @@ class Runner:
             self.stop(StopReason.UNTIL)
         if self.poller.silent_for_s() > self.policy.unreachable_after_s:
             self.stop(StopReason.UNREACHABLE)
+
+    def _look_into_tray(self, *, at_once: bool = False) -> None:
+        try:
+            self._tray.look(at_once=at_once and self._trouble is None)
+        except DiskTrouble as trouble:
+            self._give_up(trouble)
 
     def _may_claim(self) -> bool:
         return not (self._drained or self._blocked_by) and self._funds.room() > 0
@@ -202,6 +213,7 @@ class Runner:
             self.gate.give_back(1)
             return
         slots = 1 + self.gate.try_slots(room - 1)
+        self._look_into_tray(at_once=True)  # a pause or a cancel that has come holds for this claim
         try:
             claim = await self.ledger.claim(self.options.rules, slots)
         except DiskTrouble as trouble:
@@ -222,7 +234,7 @@ class Runner:
         for call in calls:
             task = asyncio.create_task(self._post(call))
             self._posts.add(task)
-            task.add_done_callback(self._post_ended)
+            task.add_done_callback(self._ended)
 
     async def _slot(self) -> bool:
         """One slot, unless the run is stopped or something else changes first."""
@@ -268,7 +280,7 @@ class Runner:
         """What one answered POST means for the rest of the run."""
         self._count(step)
         if step.to_state is State.WAITING and step.remote_job_id is not None:
-            self.poller.add(_open_job(call, step, self.clock.now()))
+            self.poller.add(accepted(call, step, self.clock.now()))
         reason = self._breaker.saw(event)
         if reason is not None:
             self.progress.note = self._breaker.why
@@ -282,12 +294,8 @@ class Runner:
         if step.to_state is State.QUEUED:
             self._drained = False
 
-    def _post_ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)
-        self._take_error(task)
-        self._changed.set()
-
-    def _poller_ended(self, task: asyncio.Task[None]) -> None:
         self._take_error(task)
         self._changed.set()
 
@@ -322,12 +330,6 @@ class Runner:
 
     # --- when nothing can be sent ---
 
-    def _found_provider(self) -> None:
-        self.poller.look_again()
-
-    def _gave_up(self) -> None:
-        self.stop(StopReason.UNREACHABLE)
-
     async def _resend(self) -> bool:
         """Send doubts once more with their own keys, where the provider is known to honour keys."""
         if self._resends_left is None:
@@ -345,18 +347,20 @@ class Runner:
         """Nothing is in the air and nothing can be claimed: doubts first, then the end."""
         if self.options.same_key_rounds and await self._resend():
             return None
+        self._tray.fit()
         if self.options.audit and self.ledger.doubts():
             self.progress.phase = "audit"
             closed = await self._audit.run(self._stopping, self._tell)
             for step in closed:
                 self._count(step)
             if closed:
-                self._drained = False
+                self._go_on()
                 return None
             if self._stop is not None:
                 return self._stop
-            if self.poller.waiting or self._may_claim():
-                return None  # a poll settled or revived a doubt meanwhile
+        self._look_into_tray(at_once=True)
+        if self.poller.waiting or self._may_claim():
+            return None  # a poll settled or revived a doubt meanwhile, or a person queued something
         if self._blocked_by or self._lead_capped:
             return StopReason.BUDGET
         if self._funds.room() < 1 and (left := self.ledger.left_count(self.options.rules)):
@@ -372,8 +376,16 @@ class Runner:
         )
 
     def _stopping(self) -> asyncio.Event | None:
-        """None once the run is stopped or a doubt is polled again, else the event that says it changed."""
-        return None if self._stop is not None or self.poller.waiting else self._changed
+        """None once the run is stopped or has work again, else the event that says it changed."""
+        self._look_into_tray()
+        self._tray.fit()
+        busy = self._stop is not None or self.poller.waiting or self._may_claim()
+        return None if busy else self._changed
+
+    def _go_on(self) -> None:
+        """Something may have been queued: look again."""
+        self._drained = False
+        self._changed.set()
 
     def _tell(self, note: str) -> None:
         self.progress.note = note
@@ -384,16 +396,3 @@ class Runner:
         self._prober.cancel()
         while self._posts:
             await asyncio.gather(*self._posts, return_exceptions=True)
-
-
-def _open_job(call: PaidCall, step: Transition, now: datetime) -> OpenJob:
-    return OpenJob(
-        call.job_id,
-        call.fence,
-        call.route,
-        in_doubt=False,
-        remote_job_id=step.remote_job_id or "",
-        bearer=step.bearer,
-        accepted_at=to_text(now),
-        ceiling_microusd=call.ceiling_microusd,
-    )

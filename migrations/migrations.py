@@ -514,3 +514,65 @@ def m001_the_ledger(db: Database) -> None:
         execute(statement)
     execute(f"PRAGMA application_id = {APPLICATION_ID}")
     execute("PRAGMA user_version = 1")
+
+
+_KINDS = "'retry', 'cancel', 'pause', 'resume', 'resolve', 'suppress'"
+
+_INBOX = (
+    # A wish of a person, applied once: its row is written in the transaction that carries it out.
+    f"""
+    CREATE TABLE intents (
+        id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ({_KINDS})),
+        body TEXT NOT NULL,
+        dropped_at TEXT NOT NULL,
+        applied_at TEXT NOT NULL,
+        refused INTEGER NOT NULL CHECK (refused IN (0, 1)),
+        jobs INTEGER NOT NULL CHECK (jobs >= 0),
+        charged_microusd INTEGER NOT NULL CHECK (charged_microusd >= 0),
+        outcome TEXT NOT NULL,
+        CHECK (refused = 0 OR (jobs = 0 AND charged_microusd = 0))
+    ) STRICT
+    """,
+    "ALTER TABLE deliveries ADD COLUMN delivery_id TEXT",
+    "ALTER TABLE deliveries ADD COLUMN correlation TEXT",
+    "ALTER TABLE deliveries ADD COLUMN route TEXT",
+    # The raw text until it belongs to an attempt; from then on it is one of that attempt's `answers`.
+    "ALTER TABLE deliveries ADD COLUMN body TEXT",
+    "ALTER TABLE deliveries ADD COLUMN attempt_id INTEGER REFERENCES attempts (id)",
+    "CREATE INDEX deliveries_kept ON deliveries (remote_job_id) WHERE applied_at IS NULL",
+    (
+        "CREATE INDEX deliveries_kept_by_key ON deliveries (correlation) "
+        "WHERE applied_at IS NULL AND correlation IS NOT NULL"
+    ),
+    "CREATE INDEX deliveries_attempt ON deliveries (attempt_id) WHERE attempt_id IS NOT NULL",
+    *_append_only("intents", "id = NEW.id"),
+    # A delivery is applied once and its text may go (into `answers`, or with the person it is about).
+    *_append_only(
+        "deliveries",
+        "id = NEW.id OR sha256 = NEW.sha256",
+        "NOT ("
+        + _unchanged(
+            "id",
+            "received_at",
+            "event_type",
+            "remote_job_id",
+            "sha256",
+            "delivery_id",
+            "correlation",
+            "route",
+        )
+        + " AND (NEW.body IS OLD.body OR NEW.body IS NULL)"
+        + " AND (OLD.applied_at IS NULL OR ("
+        + _unchanged("applied_at", "attempt_id", "verdict")
+        + ")))",
+    ),
+)
+
+
+@migrations()
+def m002_the_inbox(db: Database) -> None:
+    """What people wish of a locked ledger (`intents`), and deliveries that are kept until they fit."""
+    for statement in _INBOX:
+        db.conn.execute(statement)
+    db.conn.execute("PRAGMA user_version = 2")

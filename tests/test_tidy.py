@@ -28,8 +28,9 @@ PURE = {
     "polling",
     "states",
     "testing",
+    "transition",
 }
-RUNNER = {"funds", "orders", "poller", "prober", "quiet", "runner"}
+RUNNER = {"funds", "intray", "orders", "poller", "prober", "quiet", "runner"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

@@ -129,6 +129,17 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
+class Deliveries:
+    """Where a webhook delivery says what it is about, in order, and which events mean that a job is final."""
+
+    event: Names
+    job: Names
+    route: Names
+    correlation: Names
+    final: Names
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Everything settable about the provider."""
 
@@ -148,6 +159,7 @@ class Profile:
     routes: dict[str, Route]
     words: Words
     places: Places
+    deliveries: Deliveries
 
     @classmethod
     def load(cls, path: Path | None = None) -> Profile:

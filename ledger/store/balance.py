@@ -11,10 +11,10 @@ from typing import Final
 
 from ledger import events as ev
 from ledger.clock import from_text, later, to_text
-from ledger.machine import Transition
 from ledger.store.books import Books
 from ledger.store.connect import Connection
 from ledger.store.steps import record
+from ledger.transition import Transition
 
 _OPENING: Final = """
     SELECT observed_microusd, last_cost_id FROM balance_checks WHERE kind = 'opening' ORDER BY id DESC LIMIT 1

@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ledger import events as ev
 from ledger.clock import Clock
 from ledger.policy import Policy
 from ledger.store.connect import Connection, transaction
 from ledger.store.exposure import Exposure
+from ledger.store.selection import Selection
+
+ReadDelivery = Callable[[str, int | None, tuple[str, ...]], ev.Delivery]
+"""`(raw text, the attempt's ceiling in micro-dollars, its secrets) -> what it says`: the profile's business,
+handed in so that the store knows no wire."""
 
 
 def _random_key() -> str:
@@ -30,6 +36,10 @@ class Books:
     """Running totals of the current run; None outside a run."""
     selective: bool = False
     """True while the run may claim only jobs in `temp.selected`."""
+    selection: Selection = field(default_factory=Selection)
+    """What the current run was asked to select: decides whether a job a person queues belongs to it."""
+    read_delivery: ReadDelivery | None = None
+    """None: deliveries stay in the inbox for somebody who knows the provider's profile."""
     new_key: Callable[[], str] = _random_key
     """Makes an attempt's idempotency key: a random UUID, derived from no person."""
 

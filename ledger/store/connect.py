@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -35,11 +35,6 @@ class Migrations(Protocol):
 
     def apply(self, db: Database) -> None:
         """Apply them."""
-
-
-def real_path(path: Path) -> Path:
-    """The file behind links: every `LEDGER.*` name is built from this one, so that two names share a lock."""
-    return Path(os.path.realpath(path))
 
 
 def file_system_of(path: Path, mounts: str | None = None) -> str:

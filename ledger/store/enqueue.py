@@ -177,6 +177,7 @@ def select(books: Books, route: str, selection: Selection) -> None:
     Claimed jobs leave it; a job of this run that goes back to the queue joins it again at the end.
     """
     books.selective = not selection.everything
+    books.selection = selection
     books.connection.execute("DELETE FROM temp.selected")
     books.connection.execute("DELETE FROM temp.capped")
     if selection.everything:

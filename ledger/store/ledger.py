@@ -14,13 +14,12 @@ from typing import Any, Self
 
 from ledger import events as ev
 from ledger.clock import Clock
-from ledger.machine import Transition
 from ledger.model import FileFacts, OpenJob, PaidCall, SourceRow
 from ledger.policy import Policy
 from ledger.states import StopReason
-from ledger.store import balance, claims, enqueue, imports, reserve, resolve, runs
+from ledger.store import balance, claims, enqueue, imports, inbox, intents, reserve, resolve, runs
 from ledger.store.balance import Doubt, Gap
-from ledger.store.books import Books
+from ledger.store.books import Books, ReadDelivery
 from ledger.store.connect import (
     Migrations,
     check_file,
@@ -28,15 +27,16 @@ from ledger.store.connect import (
     checkpoint,
     connect,
     migrate,
-    real_path,
     transaction,
 )
+from ledger.store.deliveries import fit, record
 from ledger.store.engine import sqlite3
 from ledger.store.exposure import Caps
 from ledger.store.group import GroupCommit
 from ledger.store.lock import Lock
+from ledger.store.place import real_path
 from ledger.store.selection import Selection, check_fields
-from ledger.store.steps import record
+from ledger.transition import Transition
 
 
 class Ledger:
@@ -48,6 +48,7 @@ class Ledger:
         clock: The one clock.
         migrations: The schema's history.
         policy: Waits and bounds; only a run needs its own.
+        read_delivery: How to read webhook deliveries; without it they stay in the inbox.
 
     Raises:
         LedgerFileProblem: Not a ledger, made by a newer version, read-only, on a network share.
@@ -62,6 +63,7 @@ class Ledger:
         clock: Clock,
         migrations: Migrations,
         policy: Policy | None = None,
+        read_delivery: ReadDelivery | None = None,
     ) -> None:
         self.path = real_path(path)
         check_place(self.path)
@@ -78,7 +80,7 @@ class Ledger:
         except BaseException:
             self._lock.release()
             raise
-        self.books = Books(connection, clock, policy or Policy())
+        self.books = Books(connection, clock, policy or Policy(), read_delivery=read_delivery)
         self.group = GroupCommit(self.books)
         self._reserve: reserve.Reserve | None = None
 
@@ -138,6 +140,7 @@ class Ledger:
         """
         recovered = runs.recover(self.books, reserve.read(self.path))
         reserve.clear(self.path)
+        inbox.sweep(self.path, self.books.now)
         return recovered
 
     def begin_run(
@@ -202,6 +205,10 @@ class Ledger:
         """Every job that can be polled."""
         return runs.open_jobs(self.books.connection)
 
+    def open_job(self, job_id: int) -> OpenJob | None:
+        """One job, if it can be polled."""
+        return runs.open_job(self.books.connection, job_id)
+
     def latencies(self, route: str) -> list[float]:
         """Seconds from acceptance to answer of the route's recent jobs."""
         return runs.latencies(self.books.connection, route)
@@ -264,8 +271,43 @@ class Ledger:
 
     def write_off(self, found: list[Doubt], *, resend: bool) -> int:
         """Close doubts as lost, and ask anew with `resend`; returns micro-dollars now counted as spent."""
-        return resolve.write_off(self.books, found, resend=resend)
+        with self.books.transaction():
+            return resolve.write_off(self.books, found, resend=resend).charged_microusd
 
     def accept(self, doubt: Doubt, remote_job_id: str, bearer: ev.Secret | None) -> None:
         """Take a person's word for the provider's job id of a doubt."""
-        resolve.accept(self.books, doubt, remote_job_id, bearer)
+        with self.books.transaction():
+            resolve.accept(self.books, doubt, remote_job_id, bearer)
+
+    # --- the inbox ---
+
+    def take_inbox(self) -> list[intents.Taken]:
+        """Carry out what waits in `LEDGER.inbox/`, oldest first, and remove each file once that is on disk.
+
+        At most `inbox.AT_ONCE_MAX` at a time. Deliveries are left where nobody can read them.
+
+        Raises:
+            DiskTrouble: The ledger or the inbox cannot be written.
+        """
+        leave = "delivery" if self.books.read_delivery is None else ""
+        taken = []
+        for path in inbox.waiting(self.path, leave=leave):
+            item = inbox.read(path)
+            if isinstance(item, inbox.Junk):
+                taken.append(intents.Taken(item.note))
+                continue
+            with self.books.transaction():
+                taken.append(intents.apply(self.books, item))
+            inbox.done(path)
+        return taken
+
+    def fit_deliveries(self) -> list[intents.Taken]:
+        """Match kept deliveries to doubts where that is certain (`store.deliveries.fit`)."""
+        with self.books.transaction():
+            came = fit(self.books)
+        steps = ((one.note, one.step) for one in came)
+        return [intents.Taken(note, () if step is None else (step,)) for note, step in steps]
+
+    def outcome_of(self, intent_id: str) -> intents.Outcome | None:
+        """What became of a wish; None while nothing has."""
+        return intents.find(self.books.connection, intent_id)

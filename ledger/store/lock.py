@@ -13,7 +13,7 @@ from typing import Self
 
 from ledger.clock import Clock, to_text
 from ledger.errors import LedgerBusy, LedgerFileProblem
-from ledger.store.connect import real_path
+from ledger.store.place import beside
 
 
 class Lock:
@@ -79,8 +79,7 @@ class Lock:
 
 def lock_path(path: Path) -> Path:
     """`LEDGER.lock`, beside the real file."""
-    path = real_path(path)
-    return path.with_name(path.name + ".lock")
+    return beside(path, ".lock")
 
 
 def read_holder(path: Path) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +13,14 @@ from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import UsageProblem
 from ledger.states import Reason, State
-from ledger.store import disputes, exposure
+from ledger.store import control, disputes, exposure, intents
 from ledger.store.audit import Audit, audit
-from ledger.store.connect import Migrations, connect_readonly, real_path, rows
+from ledger.store.balance import Doubt, audited_gap
+from ledger.store.connect import Migrations, connect_readonly, rows
 from ledger.store.enqueue import Build, never_asked
 from ledger.store.exposure import Caps
+from ledger.store.place import real_path
+from ledger.store.resolve import find_doubts
 from ledger.store.runs import chain_to_continue, check_origin, latencies
 from ledger.store.selection import Selection, check_fields, resolve_import
 
@@ -300,6 +303,36 @@ class Reader:
     def audit(self, migrations: Migrations) -> Audit:
         """Every check there is, in one snapshot (`store.audit`)."""
         return audit(self._connection, migrations)
+
+    # --- what a person decides ---
+
+    def preview(self, verb: str, chosen: control.Chosen) -> list[control.Group]:
+        """The jobs that a verb would touch, by what they may cost (`store.control.preview`)."""
+        return control.preview(self._connection, verb, chosen)
+
+    def leads_to_suppress(self, chosen: control.Chosen) -> list[int]:
+        """Leads that are not suppressed yet (`store.control.leads_to_suppress`)."""
+        return control.leads_to_suppress(self._connection, chosen)
+
+    def known_jobs(self, job_ids: Iterable[int]) -> set[int]:
+        """Those of the ids that are jobs of this ledger."""
+        return {job for job in job_ids if self._one("SELECT 1 FROM jobs WHERE id = ?", job) is not None}
+
+    def doubts(self, job_id: int | None = None) -> list[Doubt]:
+        """Open doubts: one job's, or all.
+
+        Raises:
+            UsageProblem: The job does not exist or is not in doubt.
+        """
+        return find_doubts(self._connection, job_id)
+
+    def audited_gap(self) -> int | None:
+        """What the newest audit found missing, if nothing was booked since; None otherwise."""
+        return audited_gap(self._connection)
+
+    def outcome_of(self, intent_id: str) -> intents.Outcome | None:
+        """What became of a wish; None while nothing has."""
+        return intents.find(self._connection, intent_id)
 
     def claims(self) -> Iterator[dict[str, Any]]:
         """What to ask the provider about (`store.disputes`)."""

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from ledger import events as ev
 from ledger.states import State
-from ledger.store.connect import disk_trouble, real_path
+from ledger.store.connect import disk_trouble
+from ledger.store.place import beside
 
 SIZE: Final = 4 * 1024 * 1024
 _BLOCK: Final = b"\0" * 65536
@@ -26,8 +27,7 @@ Entry = tuple[int, int, ev.PostEvent]
 
 def reserve_path(ledger: Path) -> Path:
     """`LEDGER.reserve`, beside the real file."""
-    path = real_path(ledger)
-    return path.with_name(path.name + ".reserve")
+    return beside(ledger, ".reserve")
 
 
 class Reserve:

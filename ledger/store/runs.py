@@ -18,7 +18,7 @@ from ledger.states import CHAIN_ENDS, StopReason
 from ledger.store import exposure, reserve
 from ledger.store.books import Books
 from ledger.store.connect import Connection, transaction
-from ledger.store.steps import record
+from ledger.store.deliveries import record
 
 _BEGIN: Final = """
     INSERT INTO runs (chain_id, started_at, pid, host, version, origin, settings, budget_microusd,
@@ -33,8 +33,9 @@ _OPEN_JOBS: Final = """
     FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
         LEFT JOIN poll_bearers b ON b.attempt_id = a.id
     WHERE j.state IN ('waiting', 'in_doubt') AND a.remote_job_id IS NOT NULL AND j.id > ?
-    ORDER BY j.id LIMIT 1000
+    ORDER BY j.id LIMIT ?
 """
+_PAGE: Final = 1000
 _RUN_TABLES: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS selected (rank INTEGER PRIMARY KEY, job_id INTEGER UNIQUE)",
     "CREATE TEMP TABLE IF NOT EXISTS capped (lead_id INTEGER PRIMARY KEY)",
@@ -191,15 +192,20 @@ def has_open(connection: Connection) -> bool:
     return bool(connection.execute(_HAS_OPEN).fetchone()[0])
 
 
-def open_jobs(connection: Connection) -> Iterator[OpenJob]:
-    """Every job that can be polled: accepted, or in doubt with a remote id. Read in pages."""
-    after = 0
+def open_job(connection: Connection, job_id: int) -> OpenJob | None:
+    """One job, if it can be polled."""
+    found = next(open_jobs(connection, job_id - 1, 1), None)
+    return found if found is not None and found.job_id == job_id else None
+
+
+def open_jobs(connection: Connection, after: int = 0, size: int = _PAGE) -> Iterator[OpenJob]:
+    """Every job after `after` that can be polled: accepted, or in doubt with a remote id. Read in pages."""
     while True:
-        page = connection.execute(_OPEN_JOBS, (after,)).fetchall()
+        page = connection.execute(_OPEN_JOBS, (after, size)).fetchall()
         for job_id, attempt, route, in_doubt, remote_id, bearer, accepted_at, ceiling in page:
             secret = None if bearer is None else ev.Secret(bearer)
             yield OpenJob(job_id, attempt, route, bool(in_doubt), remote_id, secret, accepted_at, ceiling)
-        if len(page) < 1000:
+        if len(page) < size:
             return
         after = page[-1][0]
 

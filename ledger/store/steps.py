@@ -9,10 +9,11 @@ from typing import Final
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import StaleWrite
-from ledger.machine import Job, Transition, decide
+from ledger.machine import decide
 from ledger.states import FINAL, Outcome, Reason, State
 from ledger.store.books import Books
 from ledger.store.connect import Connection
+from ledger.transition import Job, Transition
 
 _LOOK: Final = """
     SELECT j.state, j.attempt, a.id, a.run_id, a.started_at, r.chain_id,
@@ -107,7 +108,7 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
     """
     position = look(books.connection, job_id)
     if fence < position.job.attempt and isinstance(event, ev.Finished):
-        _late(books, job_id, fence, event)
+        late(books, job_id, fence, event, "poll: a late answer")
         return None
     if position.job.attempt != fence:
         raise StaleWrite(
@@ -116,23 +117,24 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
     event = _never_twice(books.connection, position, event)
     step = decide(position.job, event, books.now, books.policy)
     if step is None:
-        _keep_answer(books, position.attempt_id, getattr(event, "answer", None))
+        if not isinstance(event, ev.Delivered):  # a delivery that changes nothing stays in `deliveries`
+            keep_answer(books, position.attempt_id, getattr(event, "answer", None))
         return None
     write(books, position, step, polls=polls)
     return step
 
 
-def _late(books: Books, job_id: int, fence: int, event: ev.Finished) -> None:
-    """Keep the answer to an earlier attempt and book what it cost beyond what is booked already."""
+def late(books: Books, job_id: int, fence: int, event: ev.Finished | ev.Delivered, evidence: str) -> None:
+    """Keep an answer to a closed attempt and book what it cost beyond what is booked already."""
     attempt_id, run_id, started_at, chain_id, booked = books.connection.execute(
         _EARLIER, (job_id, fence)
     ).fetchone()
-    _keep_answer(books, attempt_id, event.answer)
-    cost = event.verdict.cost_microusd
+    keep_answer(books, attempt_id, event.answer)
+    cost = None if event.verdict is None else event.verdict.cost_microusd
     if cost is None or cost == booked:
         return
     books.connection.execute(
-        _BOOK, (attempt_id, run_id, "adjust", cost - booked, False, to_text(books.now), "poll: a late answer")
+        _BOOK, (attempt_id, run_id, "adjust", cost - booked, False, to_text(books.now), evidence)
     )
     if books.exposure is not None:
         books.exposure.moved(
@@ -203,7 +205,7 @@ def write(books: Books, position: Position, step: Transition, *, polls: int = 0)
             _KEEP_RESULT,
             (step.job_id, verdict.matched, verdict.billed, verdict.cache_hit, verdict.body, at),
         )
-    _keep_answer(books, attempt_id, step.answer)
+    keep_answer(books, attempt_id, step.answer)
 
 
 def note_step(
@@ -258,7 +260,8 @@ def _keep_secret(connection: Connection, attempt_id: int, step: Transition) -> N
         connection.execute(_DROP_BEARER, (attempt_id,))
 
 
-def _keep_answer(books: Books, attempt_id: int | None, answer: ev.Answer | None) -> None:
+def keep_answer(books: Books, attempt_id: int | None, answer: ev.Answer | None) -> None:
+    """Keep a raw body with its attempt, if there is one worth keeping."""
     if answer is None or attempt_id is None:
         return
     digest = hashlib.sha256(answer.body.encode("utf-8", "surrogatepass")).hexdigest()

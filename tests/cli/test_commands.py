@@ -138,7 +138,7 @@ def test_resolve_says_the_cost_and_needs_a_yes(worked: Run) -> None:
     assert isinstance(refused.exception, UsageProblem)
     assert "up to $1.50" in refused.stderr
     done = json.loads(worked("resolve", "--all", "--write-off", "--yes", "--json").stdout)
-    assert done == {"schema": 1, "resolved": 1, "charged_microusd": 1_500_000}
+    assert done == {"schema": 1, "resolved": 1, "charged_microusd": 1_500_000, "applied": True}
     status = json.loads(worked("status", "--json").stdout)
     assert status["money"]["charged_microusd"] == 1_920_000
     assert status["jobs"]["lost"] == 1

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from ledger import events as ev
 from ledger.errors import Bug, IllegalEvent
-from ledger.machine import Job, Money, decide, settle_money
+from ledger.machine import decide
 from ledger.policy import Policy
 from ledger.states import STEPS, Outcome, Reason, State
+from ledger.transition import Job, Money, settle_money
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 HOLD = 1_500_000
 POLICY = Policy()
 ANSWER = ev.Answer("poll", 200, "{}")
+DELIVERY = ev.Answer("delivery", None, "{}")
 
 
 def verdict(state: State, cost: int | None) -> ev.Verdict:
@@ -30,6 +32,7 @@ MATCHED, NO_MATCH, FAILED = (
     verdict(State.NO_MATCH, 0),
     verdict(State.FAILED, 0),
 )
+UNPRICED = verdict(State.MATCHED, None)
 EVENTS: dict[str, ev.Event] = {
     "Accepted": ev.Accepted("r-1", ev.Secret("pb"), "virtual_balance", ev.Answer("accepted", 202, "{}")),
     "Answered matched": ev.Answered(MATCHED, ANSWER),
@@ -47,6 +50,13 @@ EVENTS: dict[str, ev.Event] = {
     "Finished failed": ev.Finished(FAILED, ANSWER),
     "Gone": ev.Gone(404, ANSWER),
     "PollFailed": ev.PollFailed("read_error"),
+    "Delivered matched": ev.Delivered("r-1", MATCHED, DELIVERY, "delivery 1"),
+    "Delivered no_match": ev.Delivered("r-1", NO_MATCH, DELIVERY, "delivery 1"),
+    "Delivered failed": ev.Delivered("r-1", FAILED, DELIVERY, "delivery 1"),
+    "Delivered unpriced": ev.Delivered("r-1", UNPRICED, DELIVERY, "delivery 1"),
+    "Delivered sync": ev.Delivered(None, MATCHED, DELIVERY, "delivery 1"),
+    "Delivered bare": ev.Delivered("r-1", None, DELIVERY, "delivery 1"),
+    "Delivered nothing": ev.Delivered(None, None, DELIVERY, "delivery 1"),
     "Claimed": ev.Claimed(),
     "FoundAtStart": ev.FoundAtStart(),
     "BecameUnreachable": ev.BecameUnreachable("gone five times"),
@@ -82,6 +92,21 @@ waiting    | Finished matched  | matched    | completed           | accepted    
 waiting    | Finished no_match | no_match   | completed           | accepted    | 0 1500000 0
 waiting    | Finished failed   | failed     | provider_failed     | accepted    | 0 1500000 0
 waiting    | BecameUnreachable | in_doubt   | unreachable         | in_doubt    | -
+waiting    | Delivered matched  | matched   | delivery_evidence   | accepted    | 420000 1080000 0
+waiting    | Delivered no_match | no_match  | delivery_evidence   | accepted    | 0 1500000 0
+waiting    | Delivered failed   | failed    | delivery_evidence   | accepted    | 0 1500000 0
+waiting    | Delivered sync     | matched   | delivery_evidence   | answered    | 420000 1080000 0
+in_doubt   | Delivered matched  | matched   | delivery_evidence   | accepted    | 420000 1080000 0
+in_doubt   | Delivered no_match | no_match  | delivery_evidence   | accepted    | 0 1500000 0
+in_doubt   | Delivered failed   | failed    | delivery_evidence   | accepted    | 0 1500000 0
+in_doubt   | Delivered unpriced | matched   | delivery_evidence   | accepted    | 1500000 0 0
+in_doubt   | Delivered sync     | matched   | delivery_evidence   | answered    | 420000 1080000 0
+in_doubt   | Delivered bare     | waiting   | delivery_evidence   | accepted    | -
+lost       | Delivered matched  | matched   | late_answer         | accepted    | 0 0 -1080000
+lost       | Delivered no_match | no_match  | late_answer         | accepted    | 0 0 -1500000
+lost       | Delivered failed   | failed    | late_answer         | accepted    | 0 0 -1500000
+lost       | Delivered unpriced | matched   | late_answer         | accepted    | 0 0 0
+lost       | Delivered sync     | matched   | late_answer         | answered    | 0 0 -1080000
 in_doubt   | Finished matched  | matched    | poll_evidence       | accepted    | 420000 1080000 0
 in_doubt   | Finished no_match | no_match   | poll_evidence       | accepted    | 0 1500000 0
 in_doubt   | Finished failed   | failed     | poll_evidence       | accepted    | 0 1500000 0
@@ -98,16 +123,22 @@ lost       | Finished failed   | failed     | late_answer         | accepted    
 """
 # Events that change nothing: a poll that says nothing new, or that comes after the matter was closed.
 POLLS = {name for name in EVENTS if name.split()[0] in {"StillRunning", "Finished", "Gone", "PollFailed"}}
+DELIVERIES = {name for name in EVENTS if name.startswith("Delivered")}
+ANSWERED = POLLS | DELIVERIES | {"BecameUnreachable"}
 NOTHING: dict[State, set[str]] = {
-    State.QUEUED: POLLS,
-    State.WAITING: {"StillRunning", "Gone", "PollFailed"},
-    State.IN_DOUBT: {"Gone", "PollFailed"},
-    State.MATCHED: POLLS,
-    State.NO_MATCH: POLLS,
-    State.FAILED: POLLS,
-    State.SKIPPED: POLLS,
-    State.CANCELLED: POLLS,
-    State.LOST: {"StillRunning", "Gone", "PollFailed"},
+    State.QUEUED: POLLS | DELIVERIES,
+    State.SUBMITTING: DELIVERIES,
+    State.WAITING: {
+        *("StillRunning", "Gone", "PollFailed"),
+        *("Delivered unpriced", "Delivered bare", "Delivered nothing"),
+    },
+    State.IN_DOUBT: {"Gone", "PollFailed", "Delivered nothing"},
+    State.MATCHED: ANSWERED,
+    State.NO_MATCH: ANSWERED,
+    State.FAILED: ANSWERED,
+    State.SKIPPED: POLLS | DELIVERIES,
+    State.CANCELLED: POLLS | DELIVERIES,
+    State.LOST: {"StillRunning", "Gone", "PollFailed", "Delivered bare", "Delivered nothing"},
 }
 CASES = [(state, name) for state in State for name in EVENTS]
 

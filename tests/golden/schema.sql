@@ -12,6 +12,12 @@ CREATE UNIQUE INDEX costs_once ON costs (attempt_id, kind) WHERE kind IN ('hold'
 
 CREATE INDEX costs_run ON costs (run_id);
 
+CREATE INDEX deliveries_attempt ON deliveries (attempt_id) WHERE attempt_id IS NOT NULL;
+
+CREATE INDEX deliveries_kept ON deliveries (remote_job_id) WHERE applied_at IS NULL;
+
+CREATE INDEX deliveries_kept_by_key ON deliveries (correlation) WHERE applied_at IS NULL AND correlation IS NOT NULL;
+
 CREATE UNIQUE INDEX imports_once ON imports (file_sha256, source, mapping);
 
 CREATE INDEX jobs_later ON jobs (not_before) WHERE state = 'queued' AND not_before IS NOT NULL;
@@ -113,7 +119,7 @@ CREATE TABLE deliveries (
         verdict TEXT,
         sha256 TEXT NOT NULL UNIQUE,
         applied_at TEXT
-    ) STRICT
+    , delivery_id TEXT, correlation TEXT, route TEXT, body TEXT, attempt_id INTEGER REFERENCES attempts (id)) STRICT
     ;
 
 CREATE TABLE imports (
@@ -128,6 +134,20 @@ CREATE TABLE imports (
         leads_known INTEGER NOT NULL DEFAULT 0 CHECK (leads_known >= 0),
         rows_rejected INTEGER NOT NULL DEFAULT 0 CHECK (rows_rejected >= 0),
         CHECK (rows_read = leads_new + leads_known + rows_rejected)
+    ) STRICT
+    ;
+
+CREATE TABLE intents (
+        id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('retry', 'cancel', 'pause', 'resume', 'resolve', 'suppress')),
+        body TEXT NOT NULL,
+        dropped_at TEXT NOT NULL,
+        applied_at TEXT NOT NULL,
+        refused INTEGER NOT NULL CHECK (refused IN (0, 1)),
+        jobs INTEGER NOT NULL CHECK (jobs >= 0),
+        charged_microusd INTEGER NOT NULL CHECK (charged_microusd >= 0),
+        outcome TEXT NOT NULL,
+        CHECK (refused = 0 OR (jobs = 0 AND charged_microusd = 0))
     ) STRICT
     ;
 
@@ -263,6 +283,18 @@ CREATE TRIGGER costs_within_hold BEFORE INSERT ON costs
             WHEN 'adjust' THEN 0 ELSE -amount_microusd END), 0)
         FROM costs WHERE attempt_id = NEW.attempt_id)
     BEGIN SELECT RAISE(ABORT, 'charge and release never exceed the hold'); END;
+
+CREATE TRIGGER deliveries_no_delete BEFORE DELETE ON deliveries WHEN 1 BEGIN SELECT RAISE(ABORT, 'deliveries is append-only'); END;
+
+CREATE TRIGGER deliveries_no_replace BEFORE INSERT ON deliveries WHEN EXISTS (SELECT 1 FROM deliveries WHERE id = NEW.id OR sha256 = NEW.sha256) BEGIN SELECT RAISE(ABORT, 'deliveries is append-only'); END;
+
+CREATE TRIGGER deliveries_no_update BEFORE UPDATE ON deliveries WHEN NOT (NEW.id IS OLD.id AND NEW.received_at IS OLD.received_at AND NEW.event_type IS OLD.event_type AND NEW.remote_job_id IS OLD.remote_job_id AND NEW.sha256 IS OLD.sha256 AND NEW.delivery_id IS OLD.delivery_id AND NEW.correlation IS OLD.correlation AND NEW.route IS OLD.route AND (NEW.body IS OLD.body OR NEW.body IS NULL) AND (OLD.applied_at IS NULL OR (NEW.applied_at IS OLD.applied_at AND NEW.attempt_id IS OLD.attempt_id AND NEW.verdict IS OLD.verdict))) BEGIN SELECT RAISE(ABORT, 'deliveries is append-only'); END;
+
+CREATE TRIGGER intents_no_delete BEFORE DELETE ON intents WHEN 1 BEGIN SELECT RAISE(ABORT, 'intents is append-only'); END;
+
+CREATE TRIGGER intents_no_replace BEFORE INSERT ON intents WHEN EXISTS (SELECT 1 FROM intents WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'intents is append-only'); END;
+
+CREATE TRIGGER intents_no_update BEFORE UPDATE ON intents WHEN 1 BEGIN SELECT RAISE(ABORT, 'intents is append-only'); END;
 
 CREATE TRIGGER jobs_allowed_step BEFORE UPDATE OF state ON jobs
     WHEN NEW.state IS NOT OLD.state AND NOT EXISTS (SELECT 1 FROM allowed_transitions

@@ -14,18 +14,22 @@ from sqlite_utils import Database, Migrations
 
 from ledger.errors import LedgerFileProblem
 from ledger.migrations.migrations import migrations
-from ledger.store.connect import connect
+from ledger.store.connect import SCHEMA_VERSION, connect
 from ledger.store.engine import sqlite3
 from ledger.store.ledger import Ledger
+from ledger.store.read import Reader
 
+KNOWN = [migration.name for migration in migrations.pending(Database(memory=True))]
+ROOT = Path(__file__).parents[2]
 Seen = list[tuple[str, int]]
 
 
 def next_version(step: Callable[[Database], None]) -> Migrations:
-    """The history of a version to come: today's migration and one more."""
+    """The history of a version to come: today's migrations and one more."""
     history = Migrations("leadledger")
-    history(name="m001_the_ledger")(lambda _: pytest.fail("m001 is applied already"))
-    history(name="m002_more")(step)
+    for name in KNOWN:
+        history(name=name)(lambda _: pytest.fail("it is applied already"))
+    history(name="m999_more")(step)
     return history
 
 
@@ -81,14 +85,14 @@ def test_a_migration_that_raises_leaves_the_ledger_as_it_was(story: Path, clock:
 
     def breaks(db: Database) -> None:
         db.conn.execute("CREATE TABLE more (x INTEGER) STRICT")
-        db.conn.execute("PRAGMA user_version = 2")
+        db.conn.execute("PRAGMA user_version = 98")
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
         Ledger(story, "test", clock=clock, migrations=next_version(breaks))
     assert contents(story) == before
     with Ledger(story, "test", clock=clock, migrations=migrations) as ledger:
-        assert ledger.books.connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert ledger.books.connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_a_migration_that_leaves_rows_pointing_nowhere_is_undone(story: Path, clock: Any) -> None:
@@ -107,6 +111,56 @@ def test_an_up_to_date_ledger_is_not_touched(story: Path, clock: Any) -> None:
     before = story.read_bytes()
     Ledger(story, "test", clock=clock, migrations=migrations).close()
     assert story.read_bytes() == before
+
+
+def version_one(path: Path) -> Path:
+    """A ledger as the first version made it, with a delivery row and a job in every kind of state."""
+    history = Migrations("leadledger")
+    first = migrations.pending(Database(memory=True))[0]
+    history(name=first.name)(first.fn)
+    connection = connect(path)
+    history.apply(Database(connection))
+    for statement in (
+        "INSERT INTO leads (source, company, created_at) VALUES ('file', 'Acme', 'x')",
+        (
+            "INSERT INTO jobs (lead_id, route, mode, request_key, created_at, updated_at) "
+            "VALUES (1, 'enrich/websearch', 'async', 'k', 'x', 'x')"
+        ),
+        (
+            "INSERT INTO transitions (job_id, from_state, to_state, reason, at) "
+            "VALUES (1, 'new', 'queued', 'enqueued', 'x')"
+        ),
+        "INSERT INTO deliveries (received_at, event_type, sha256) VALUES ('x', 'enrich.completed', 'd1')",
+    ):
+        connection.execute(statement)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["by the program", "by sqlite-utils"])
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path, empty_ledger: Path, clock: Any, by_hand: bool
+) -> None:
+    path = version_one(tmp_path / "old.db")
+    before = contents(path)
+    assert len(before[0]) < len(contents(empty_ledger)[0])
+    if by_hand:
+        command = [sys.executable, "-m", "sqlite_utils", "migrate", str(path), str(ROOT / "migrations")]
+        subprocess.run(command, check=True, capture_output=True)
+    with Ledger(path, "test", clock=clock, migrations=migrations) as ledger:
+        found = ledger.books.connection
+        assert found.execute("SELECT sha256, body, attempt_id FROM deliveries").fetchall() == [
+            ("d1", None, None)
+        ]
+        assert found.execute("SELECT COUNT(*) FROM intents").fetchone() == (0,)
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            found.execute("DELETE FROM deliveries")
+    assert contents(path)[1:] == before[1:]
+    assert sorted(map(str, contents(path)[0])) == sorted(map(str, contents(empty_ledger)[0]))
+    assert backups(path) == []
+    with Reader(path) as reader:
+        assert reader.audit(migrations).failed == ()
 
 
 MIGRATE = """
@@ -137,7 +191,7 @@ def test_several_processes_that_migrate_at_once_leave_one_good_ledger(
         child.stdin.flush()
     said = [child.communicate()[0].split() for child in children]
     assert [child.returncode for child in children] == [0] * 4
-    assert {word[1] for word in said} == {"1"}
+    assert {word[1] for word in said} == {str(SCHEMA_VERSION)}
     assert contents(path) == contents(empty_ledger)
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

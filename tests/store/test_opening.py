@@ -114,9 +114,9 @@ def test_a_newer_schema_is_refused(tmp_path: Path, empty_ledger: Path, clock: An
     path = tmp_path / "newer.db"
     path.write_bytes(empty_ledger.read_bytes())
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(LedgerFileProblem, match=r"newer version of leadledger \(schema 2"):
+    with pytest.raises(LedgerFileProblem, match=r"newer version of leadledger \(schema 99"):
         Ledger(path, "test", clock=clock, migrations=migrations)
     with pytest.raises(LedgerFileProblem, match="newer version"):
         Reader(path)

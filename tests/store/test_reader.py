@@ -10,6 +10,7 @@ import pytest
 
 from ledger.errors import UsageProblem
 from ledger.states import State
+from ledger.store.connect import SCHEMA_VERSION
 from ledger.store.read import Money, Reader
 from ledger.store.selection import Selection
 
@@ -143,7 +144,11 @@ def test_it_reads_beside_a_writer_and_sees_only_what_is_committed(desk: Any) -> 
 
 
 def test_the_small_looks(reader: Reader, desk: Any) -> None:
-    assert (reader.schema_version(), reader.quick_check(), reader.balance_history()) == (1, "ok", [])
+    assert (reader.schema_version(), reader.quick_check(), reader.balance_history()) == (
+        SCHEMA_VERSION,
+        "ok",
+        [],
+    )
     assert reader.import_id("last") == 1
     with Reader(desk.path) as empty:
         assert empty.last_run() is None

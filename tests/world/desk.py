@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from ledger import events as ev
-from ledger.machine import Transition
 from ledger.migrations.migrations import migrations
 from ledger.states import State
 from ledger.store.exposure import Caps
 from ledger.store.ledger import Ledger
 from ledger.testing import FakeClock
+from ledger.transition import Transition
 
 AMOUNT = st.integers(1, 9_000_000)
 PICK = st.integers(0, 1 << 20)

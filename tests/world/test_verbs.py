@@ -20,11 +20,11 @@ from verbs_runs import CAPS, ENDS, Runs
 from world import make_template
 
 from ledger import machine
-from ledger.machine import Transition
 from ledger.states import State, StopReason
 from ledger.store import lock, reserve
 from ledger.store.audit import INVARIANTS
 from ledger.store.exposure import Caps, Exposure
+from ledger.transition import Transition
 
 EXAMPLES = int(os.environ.get("LEADLEDGER_EXAMPLES", "150"))
 STEPS = int(os.environ.get("LEADLEDGER_STEPS", "30"))
