@@ -29,15 +29,17 @@ docs-write: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/run.py
 
-# Hours of it: kills at system calls, I/O errors, signals and races, a hostile wire, simulated worlds. Each runs
-# alone too (see its --help); the kills go on where they were stopped. Needs strace.
+# Hours of it: kills, I/O errors, signals and races, a hostile wire, simulated worlds. Each runs alone too (see
+# its --help) and goes on where it was stopped (remove .cache/campaigns to begin anew). Needs strace. The results
+# go to tests/campaigns/results.jsonl.
+CAMPAIGN = $(BIN)/python tests/campaigns/$(1).py --record --log .cache/campaigns/$(1).jsonl
 campaign: $(READY)
-	@mkdir -p .cache
-	$(BIN)/python tests/campaigns/kill.py --log .cache/kill.jsonl
-	$(BIN)/python tests/campaigns/io_errors.py
-	$(BIN)/python tests/campaigns/processes.py
-	$(BIN)/python tests/campaigns/wire.py
-	$(BIN)/python tests/campaigns/world.py --seeds 0:10000
+	@mkdir -p .cache/campaigns
+	$(call CAMPAIGN,kill) --jobs 2
+	$(call CAMPAIGN,io_errors) --jobs 2
+	$(call CAMPAIGN,processes)
+	$(call CAMPAIGN,wire)
+	$(call CAMPAIGN,world) --seeds 0:10000
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \

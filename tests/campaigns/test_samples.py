@@ -24,9 +24,9 @@ def campaigns(monkeypatch: pytest.MonkeyPatch) -> Any:
 @needs_strace
 @pytest.mark.timeout(300)
 def test_kills_at_system_calls(campaigns: Any) -> None:
-    totals = campaigns("kill").campaign(8, 2, seed=411, shown=False)
-    assert totals.bad == []
-    assert totals.fired >= 9, "the kills must really happen"
+    rows = campaigns("kill").campaign(8, 2, seed=411)
+    assert [row for row in rows if row["bad"]] == []
+    assert sum(row["fired"] for row in rows) >= 9, "the kills must really happen"
 
 
 @needs_strace
@@ -36,7 +36,7 @@ def test_the_control_that_forgets_doubts_is_caught(campaigns: Any) -> None:
     kill = campaigns("kill")
     with kill.bench(blind=True) as where:
         reads = kill.count_calls(where, "run")["recvfrom"]
-        rows = [kill.run_point(where, f"c{number}", "run", "recvfrom", number, None) for number in reads[1:8]]
+        rows = [kill.run_point(where, f"c{n}", ("run", "recvfrom", n, None)) for n in reads[1:8]]
     assert any("paid twice" in str(row["bad"]) for row in rows), rows
 
 
@@ -50,7 +50,6 @@ def test_io_errors(campaigns: Any) -> None:
 
 @pytest.mark.timeout(300)
 def test_signals_and_two_runners(campaigns: Any) -> None:
-    result = campaigns("processes").campaign(signals=8, races=4, seed=411)
-    assert result["bad"] == []
     # Whether two short runs overlap is chance in so few races; tests/story shows the refusal itself.
-    assert (result["signals"], result["races"]) == (8, 4)
+    rows = campaigns("processes").campaign(signals=8, races=4, seed=411)
+    assert [row for row in rows if row["bad"]] == []

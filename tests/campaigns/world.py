@@ -20,13 +20,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "world"))
 
+import totals
 from world import make_template, memory_folder, play
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Play small worlds by seed.")
+    parser = argparse.ArgumentParser(description=__doc__)
+    totals.add_options(parser, jobs=False, seed=False)
     parser.add_argument("--seeds", default="0:10000", help="FIRST:END")
-    parser.add_argument("--log", type=Path, help="JSON Lines; continued when it exists")
     asked = parser.parse_args()
     first, end = (int(part) for part in asked.seeds.split(":"))
     told = _read(asked.log)
@@ -38,9 +39,9 @@ def main() -> int:
                 told[seed] = _play(seed, Path(folder), template)
                 _note(asked.log, told[seed])
     chosen = [told[seed] for seed in range(first, end)]
-    summary = _summary(chosen, len(chosen) - already, time.perf_counter() - begun)
-    sys.stdout.write(json.dumps(summary) + "\n")
-    return 1 if summary["failed"] else 0
+    summary = _summary(chosen, asked.seeds, len(chosen) - already, time.perf_counter() - begun)
+    failed = [{"seed": one["seed"], "wrong": one["wrong"]} for one in chosen if one["wrong"]]
+    return totals.finish(summary, failed, begun=begun, record=asked.record)
 
 
 def _play(seed: int, folder: Path, template: Path) -> dict[str, Any]:
@@ -71,19 +72,19 @@ def _note(log: Path | None, told: dict[str, Any]) -> None:
         file.write(json.dumps(told) + "\n")
 
 
-def _summary(chosen: list[dict[str, Any]], played: int, seconds: float) -> dict[str, Any]:
+def _summary(chosen: list[dict[str, Any]], seeds: str, played: int, seconds: float) -> dict[str, Any]:
     happened: Counter[str] = Counter()
     for one in chosen:
         happened.update(one["happened"])
     return {
-        "seeds": len(chosen),
-        "failed": [one["seed"] for one in chosen if one["wrong"]],
+        "campaign": "world",
+        "seed": seeds,
+        "worlds": len(chosen),
         "trusty": sum(one["trusty"] for one in chosen),
         "misled": sum(one["misled"] for one in chosen),
         "exact": sum(one["trusty"] and one["exact"] for one in chosen),
         "played_now": played,
-        "seconds": round(seconds, 1),
-        "seeds_per_second": round(played / seconds, 2) if played else None,
+        "worlds_per_second": round(played / seconds, 2) if played else None,
         "happened": dict(sorted(happened.items())),
     }
 
