@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider
@@ -125,6 +126,7 @@ class Poller:
         self.polls += 1
         track.polls += 1
         event = await self._provider.poll(job)
+        crashpoints.reach("poll_after")
         now = self._clock.monotonic()
         failed = isinstance(event, ev.PollFailed) and not event.throttled
         self._silent_since = (self._silent_since or now) if failed else None
@@ -184,6 +186,7 @@ class Poller:
             if not job.in_doubt:
                 raise
             return  # its doubt was closed by an audit and the job has gone on to another attempt
+        crashpoints.reach("settle_after_commit")
         if step is None:
             return
         if not job.in_doubt:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider, what_came
@@ -238,15 +239,18 @@ class Runner:
     # --- one paid POST ---
 
     async def _post(self, call: PaidCall) -> None:
+        crashpoints.reach("post_before")
         try:
             event = await self.provider.submit(call)
         except asyncio.CancelledError as cancelled:
             event = what_came(cancelled)
+        crashpoints.reach("post_after")
         try:
             step = await self.ledger.record(call.job_id, call.fence, event)
         except Exception:
             self.ledger.keep_in_reserve(call.job_id, call.fence, event)
             raise
+        crashpoints.reach("record_after_commit")
         if step is not None:
             self._react(call, event, step)
         # Only now: a slot bounds the doubts of a crash, and a stop must be known before the next claim.

@@ -19,6 +19,7 @@ GROWS_BY_DESIGN = {"migrations/migrations.py"}
 PURE = {
     "breaker",
     "clock",
+    "crashpoints",
     "errors",
     "events",
     "machine",

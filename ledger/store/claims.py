@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import Bug
@@ -97,6 +98,7 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
             capped += 1
             continue
         calls.append(_take(books, rules, job_id, request))
+    crashpoints.reach("claim_before_commit")
     return Claim(tuple(calls), None, skipped + capped, capped)
 
 
