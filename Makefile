@@ -29,13 +29,15 @@ docs-write: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/run.py
 
-# Hours of it: kills, I/O errors, signals and races, a hostile wire, simulated worlds. Each runs alone too (see
+# Hours of it: kills, power cuts, I/O errors, signals and races, a hostile wire, simulated worlds. Each runs alone too (see
 # its --help) and goes on where it was stopped (remove .cache/campaigns to begin anew). Needs strace. The results
 # go to tests/campaigns/results.jsonl.
 CAMPAIGN = $(BIN)/python tests/campaigns/$(1).py --record --log .cache/campaigns/$(1).jsonl
 campaign: $(READY)
 	@mkdir -p .cache/campaigns
 	$(call CAMPAIGN,kill) --jobs 2
+	$(call CAMPAIGN,statements) --jobs 2
+	$(call CAMPAIGN,power) --jobs 2
 	$(call CAMPAIGN,io_errors) --jobs 2
 	$(call CAMPAIGN,processes)
 	$(call CAMPAIGN,wire)

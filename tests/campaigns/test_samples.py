@@ -53,3 +53,44 @@ def test_signals_and_two_runners(campaigns: Any) -> None:
     # Whether two short runs overlap is chance in so few races; tests/story shows the refusal itself.
     rows = campaigns("processes").campaign(signals=8, races=4, seed=411)
     assert [row for row in rows if row["bad"]] == []
+
+
+@pytest.mark.timeout(300)
+def test_kills_at_every_named_crash_point(campaigns: Any) -> None:
+    statements = campaigns("statements")
+    first = {what: (phase, what, n) for phase, what, n in reversed(statements.every_point())}
+    named = [point for what, point in sorted(first.items()) if what != statements.STATEMENT]
+    rows = statements.campaign(named, seed=411)
+    assert [row for row in rows if row["bad"] or not row["fired"]] == []
+    assert {row["point"][1] for row in rows} == set(statements.crashpoints.POINTS)
+    control = statements.control(named)
+    assert any("paid twice" in str(row["bad"]) for row in control), control
+
+
+@pytest.mark.timeout(300)
+def test_kills_at_sql_statements(campaigns: Any) -> None:
+    statements = campaigns("statements")
+    plan = [(phase, statements.STATEMENT, n) for phase in statements.PHASES for n in (40, 90)]
+    rows = statements.campaign(plan, seed=411)
+    assert [row for row in rows if row["bad"] or not row["fired"]] == []
+
+
+@needs_strace
+@pytest.mark.timeout(300)
+def test_power_cuts_leave_the_store_whole(campaigns: Any) -> None:
+    power = campaigns("power")
+    lost = power.store(200, seed=411)
+    assert (lost.damaged, lost.broken, lost.forgetful) == (0, 0, 0)
+    assert lost.images > 100
+    assert power.store(100, seed=411, planted=power.NORMAL).forgetful, "the control must lose commits"
+
+
+@needs_strace
+@pytest.mark.timeout(300)
+def test_runs_go_on_after_power_cuts(campaigns: Any, tmp_path: Path) -> None:
+    power = campaigns("power")
+    rows = power.resumed(power.recording_of(tmp_path / "full"), 12, seed=411)
+    assert [row for row in rows if row["bad"]] == []
+    assert any(row["posts"] for row in rows)
+    hasty = power.resumed(power.recording_of(tmp_path / "normal", planted=power.NORMAL), 24, seed=411)
+    assert any("paid twice" in str(row["bad"]) for row in hasty), "the control must pay twice"
