@@ -37,6 +37,7 @@ from ledger.intake import open_file
 from ledger.migrations.migrations import migrations
 from ledger.sandbox.settings import Latency, Settings
 from ledger.sandbox.testing import running_process, tell
+from ledger.store.audit import INVARIANTS
 from ledger.store.engine import sqlite3
 from ledger.store.ledger import Ledger
 
@@ -108,13 +109,23 @@ class Bench:
         return (BLIND if self.blind else "") + planted + warm.COMMAND
 
     def call(
-        self, phase: str, db: Path, *, planted: str = "", timeout_s: float = TIMEOUT_S, **more: str
+        self,
+        phase: str,
+        db: Path,
+        *,
+        planted: str = "",
+        faulty: bool = False,
+        timeout_s: float = TIMEOUT_S,
+        **more: str,
     ) -> int:
-        """Run a phase in a warm process, `more` in its environment; returns the exit code (137: killed)."""
-        said = db.with_suffix(".said")
+        """Run a phase in a warm process, `more` in its environment; returns the exit code (137: killed).
+
+        What a run says that should have gone well and did not is shown.
+        """
+        said = self.folder / f"{db.stem}.said"  # not beside a ledger whose disk may be full
         environment = {**self.environment(), **more}
         code = warm.run(self._source(planted), self.arguments(phase, db), environment, said, timeout_s)
-        if code not in {0, 3, warm.KILLED} and not (planted or more):
+        if code not in {0, 3, warm.KILLED} and not (planted or more or faulty):
             sys.stderr.write(said.read_text(encoding="utf-8", errors="replace")[-2000:])
         return code
 
@@ -245,6 +256,7 @@ def judge(where: Bench, db: Path, name: str, codes: list[int]) -> tuple[list[str
         ).fetchall()
     )
     ok = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    bad += [f"invariant {one.name}" for one in INVARIANTS if connection.execute(one.sql).fetchone()]
     connection.close()
     if ok != "ok":
         bad.append(f"integrity: {ok}")

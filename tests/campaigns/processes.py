@@ -1,10 +1,12 @@
-"""Signals at random moments, and two runners on one ledger.
+"""Signals at random moments, two runners on one ledger, and a runner that is stopped while another tries.
 
-    python tests/campaigns/processes.py --signals 200 --races 200 --log FILE
+    python tests/campaigns/processes.py --signals 200 --races 200 --pauses 100 --log FILE
 
 A signal: SIGTERM or SIGINT (sometimes both) some milliseconds into a run; it must end with 143, 130 or by
 itself, leave no doubt that the sandbox did not cause, and the same command must finish the rest. A race: two
-runs started at once; one works, the other exits 5 or finds nothing left; nobody is paid twice.
+runs started at once; one works, the other exits 5 or finds nothing left; nobody is paid twice. A pause:
+SIGSTOP while a run holds the ledger; a second one must be refused by the kernel's lock however long the first
+sleeps, and after SIGCONT the first finishes. The control's second run takes no lock: it must be noticed.
 """
 
 from __future__ import annotations
@@ -16,12 +18,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import kill
 import points
 import totals
+
+from ledger.store.lock import is_held
+
+UNLOCKED: Final = """\
+from ledger.store.lock import Lock
+Lock._take = lambda self: True
+"""
 
 
 def _start(where: kill.Bench, db: Path) -> subprocess.Popen[bytes]:
@@ -36,10 +46,13 @@ def _start(where: kill.Bench, db: Path) -> subprocess.Popen[bytes]:
 def run_point(where: kill.Bench, key: str, kind: str) -> dict[str, Any]:
     """One point of its kind; what it draws hangs on its key alone."""
     chance = random.Random(key)
-    return {
-        "kind": kind,
-        **(signal_point(where, key, chance) if kind == "signal" else race_point(where, key)),
-    }
+    match kind:
+        case "signal":
+            return {"kind": kind, **signal_point(where, key, chance)}
+        case "race":
+            return {"kind": kind, **race_point(where, key)}
+    planted = UNLOCKED if kind == "control" else ""
+    return {"kind": kind, **pause_point(where, key, chance, planted)}
 
 
 def signal_point(where: kill.Bench, key: str, chance: random.Random) -> dict[str, Any]:
@@ -73,9 +86,31 @@ def race_point(where: kill.Bench, key: str) -> dict[str, Any]:
     return row
 
 
-def campaign(signals: int, races: int, seed: int, log: Path | None = None) -> list[points.Row]:
-    """Run both. One after the other: two runs that share the cores with others would seldom overlap."""
-    kinds = ["signal"] * signals + ["race"] * races
+def pause_point(where: kill.Bench, key: str, chance: random.Random, planted: str) -> dict[str, Any]:
+    """A run stopped while it holds the ledger, a second run, and the first one woken."""
+    db = kill.prepare(where, key)
+    run = _start(where, db)
+    with suppress(subprocess.TimeoutExpired):
+        while not is_held(db) and run.poll() is None:  # bounded: it takes the lock, or it ends
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(0.005)
+        run.wait(chance.uniform(0, 0.2))
+    run.send_signal(signal.SIGSTOP)
+    held = is_held(db)
+    second = where.call("run", db, planted=planted, faulty=True)
+    run.send_signal(signal.SIGCONT)
+    code = run.wait(kill.TIMEOUT_S)
+    row = {"held": held, "second": second, "code": code, **kill.resume(where, db, key)}
+    if second != (5 if held else 0) or code not in {0, 3}:
+        row["bad"].append(f"first {code}, second {second}, ledger held: {held}")
+    return row
+
+
+def campaign(
+    signals: int, races: int, pauses: int, seed: int, *, control: int = 0, log: Path | None = None
+) -> list[points.Row]:
+    """Run all. One after the other: two runs that share the cores with others would seldom overlap."""
+    kinds = ["signal"] * signals + ["race"] * races + ["pause"] * pauses + ["control"] * control
     plan = [(f"{seed}-{number}", kind) for number, kind in enumerate(kinds)]
     return points.play(plan, run_point, kill.bench, log=log)
 
@@ -85,11 +120,15 @@ def main() -> int:
     totals.add_options(parser, jobs=False)
     parser.add_argument("--signals", type=int, default=200)
     parser.add_argument("--races", type=int, default=200)
+    parser.add_argument("--pauses", type=int, default=100)
+    parser.add_argument("--control", type=int, default=10)
     wanted = parser.parse_args()
     begun = time.perf_counter()
-    rows = campaign(wanted.signals, wanted.races, wanted.seed, wanted.log)
-    sent = [row for row in rows if row["kind"] == "signal"]
-    raced = [row for row in rows if row["kind"] == "race"]
+    sizes = (wanted.signals, wanted.races, wanted.pauses)
+    rows = campaign(*sizes, wanted.seed, control=wanted.control, log=wanted.log)
+    sent, raced, paused, control = (
+        [row for row in rows if row["kind"] == kind] for kind in ("signal", "race", "pause", "control")
+    )
     result = {
         "campaign": "processes",
         "seed": wanted.seed,
@@ -98,12 +137,20 @@ def main() -> int:
         "exit_codes": dict(Counter(str(row["code"]) for row in sent)),
         "races": len(raced),
         "second_runner_refused": sum(row["refused"] for row in raced),
-        "doubts_left": sum(row["doubts"] for row in rows),
+        "pauses": len(paused),
+        "paused_holding_the_ledger": sum(row["held"] for row in paused),
+        "doubts_left": sum(row["doubts"] for row in rows if row["kind"] != "control"),
+        "control_points": len(control),
+        "control_caught": sum(bool(row["bad"]) for row in control),
     }
-    failed = "" if result["drained"] or not sent else "no signal met a run"
-    if raced and not result["second_runner_refused"]:
-        failed = "no two runs overlapped"
-    bad = [row for row in rows if row["bad"]]
+    failed = "" if result["control_caught"] else "the second runner without a lock was not noticed"
+    for count, why in (
+        ("drained", "no signal met a run"),
+        ("second_runner_refused", "no two runs overlapped"),
+        ("paused_holding_the_ledger", "no run was stopped while it held the ledger"),
+    ):
+        failed = failed if result[count] else why
+    bad = [row for row in rows if row["bad"] and row["kind"] != "control"]
     return totals.finish(result, bad, begun=begun, record=wanted.record, failed=failed)
 
 

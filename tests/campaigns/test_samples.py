@@ -51,8 +51,30 @@ def test_io_errors(campaigns: Any) -> None:
 @pytest.mark.timeout(300)
 def test_signals_and_two_runners(campaigns: Any) -> None:
     # Whether two short runs overlap is chance in so few races; tests/story shows the refusal itself.
-    rows = campaigns("processes").campaign(signals=8, races=4, seed=411)
+    rows = campaigns("processes").campaign(signals=6, races=3, pauses=3, seed=411)
     assert [row for row in rows if row["bad"]] == []
+
+
+@pytest.mark.timeout(300)
+def test_a_wall_clock_that_steps(campaigns: Any) -> None:
+    clock_steps = campaigns("clock_steps")
+    rows = clock_steps.campaign(6, seed=411)
+    assert [row for row in rows if row["bad"]] == []
+    assert sum(row["steps"] for row in rows) > 0
+    control = clock_steps.campaign(2, seed=411, planted=clock_steps.BY_THE_WALL)
+    assert any(row["bad"] for row in control), "waits by the wall clock must be noticed"
+
+
+@pytest.mark.timeout(300)
+def test_a_disk_that_fills_up(campaigns: Any) -> None:
+    disk_full = campaigns("disk_full")
+    if why := disk_full.impossible():
+        pytest.skip(why)
+    rows = disk_full.campaign(10, seed=411)
+    assert [row for row in rows if row["bad"]] == []
+    assert any(row["kept"] for row in rows), "the disk must be full after a 202"
+    control = disk_full.campaign(10, seed=411, kept=False)
+    assert any("lost" in str(row["bad"]) for row in control), "without the reserve a job must be lost"
 
 
 @pytest.mark.timeout(300)

@@ -4,7 +4,8 @@
 
 One JSON line a seed goes to the log; a seed that is in it already is not played again, so the campaign can be
 stopped, continued, and split over processes by seed ranges. Failing seeds go to stderr as they are found, the
-summary is one JSON object on stdout. Exit code 1 when a seed failed.
+summary is one JSON object on stdout. Exit code 1 when a seed failed. The control forgets its doubts: worlds are
+played until one of them has seen it pay twice.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "world"))
 
 import totals
 from world import make_template, memory_folder, play
 
+from ledger import events as ev
+from ledger import machine
+from ledger.states import State
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     totals.add_options(parser, jobs=False, seed=False)
     parser.add_argument("--seeds", default="0:10000", help="FIRST:END")
+    parser.add_argument("--control", type=int, default=200, help="worlds of the control, at most")
     asked = parser.parse_args()
     first, end = (int(part) for part in asked.seeds.split(":"))
     told = _read(asked.log)
@@ -39,9 +46,24 @@ def main() -> int:
                 told[seed] = _play(seed, Path(folder), template)
                 _note(asked.log, told[seed])
     chosen = [told[seed] for seed in range(first, end)]
+        caught = _control(asked.control, Path(folder), template)
     summary = _summary(chosen, asked.seeds, len(chosen) - already, time.perf_counter() - begun)
     failed = [{"seed": one["seed"], "wrong": one["wrong"]} for one in chosen if one["wrong"]]
-    return totals.finish(summary, failed, begun=begun, record=asked.record)
+    summary["control_caught"] = caught
+    why = "" if caught else "the control was not caught"
+    return totals.finish(summary, failed, begun=begun, record=asked.record, failed=why)
+
+
+def _control(worlds: int, folder: Path, template: Path) -> int:
+    """1 when one of so many worlds catches a runner for which a lost POST was never sent, else 0."""
+    sound = machine._HANDLERS[State.SUBMITTING]
+
+    def forgetful(job: machine.Job, event: ev.Event, now: Any, policy: Any) -> machine.Transition | None:
+        lost = isinstance(event, ev.Unknown | ev.FoundAtStart)
+        return sound(job, ev.NotSent("forgotten") if lost else event, now, policy)
+
+    with patch.dict(machine._HANDLERS, {State.SUBMITTING: forgetful}):
+        return int(any("was paid" in str(play(seed, folder, template).wrong) for seed in range(worlds)))
 
 
 def _play(seed: int, folder: Path, template: Path) -> dict[str, Any]:
