@@ -4,8 +4,8 @@
 
 One JSON line a seed goes to the log; a seed that is in it already is not played again, so the campaign can be
 stopped, continued, and split over processes by seed ranges. Failing seeds go to stderr as they are found, the
-summary is one JSON object on stdout. Exit code 1 when a seed failed. The control forgets its doubts: worlds are
-played until one of them has seen it pay twice.
+summary is one JSON object on stdout. Exit code 1 when a seed failed. The control forgets its doubts: worlds
+are played until one of them has seen it pay twice.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main() -> int:
             if seed not in told:
                 told[seed] = _play(seed, Path(folder), template)
                 _note(asked.log, told[seed])
-    chosen = [told[seed] for seed in range(first, end)]
         caught = _control(asked.control, Path(folder), template)
+    chosen = [told[seed] for seed in range(first, end)]
     summary = _summary(chosen, asked.seeds, len(chosen) - already, time.perf_counter() - begun)
     failed = [{"seed": one["seed"], "wrong": one["wrong"]} for one in chosen if one["wrong"]]
     summary["control_caught"] = caught
