@@ -7,16 +7,13 @@ the same balance and refunds may be late, so a 402 has the last word.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 from ledger import events as ev
 from ledger.api.provider import Provider
 from ledger.clock import Clock
 from ledger.money import usd
 from ledger.policy import Policy
-from ledger.poller import wait_for
 from ledger.transition import Money
+from ledger.waiting import Stopping, unless, wait_for
 
 _UNBOUNDED = 1_000_000
 _LOOKS = 6
@@ -72,7 +69,7 @@ class Funds:
         """A 402: whatever we believed, nothing more goes out before a refund."""
         self._left = 0
 
-    async def look(self, stopping: Callable[[], asyncio.Event | None]) -> bool:
+    async def look(self, stopping: Stopping) -> bool:
         """Nothing is out: ask what the balance is now; True when a job can go.
 
         Waits for refunds that may still be on their way. Believed once: if the provider then says 402 all
@@ -80,7 +77,7 @@ class Funds:
         """
         pause_s = self._policy.refund_settle_s / _LOOKS
         for _ in range(_LOOKS + 1):
-            reading = await self._provider.balance()
+            reading = await unless(self._provider.balance(), stopping)
             if self._contradicted or not isinstance(reading, ev.Balance):
                 return False
             self._left = reading.amount_microusd

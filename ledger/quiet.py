@@ -7,7 +7,6 @@ one was charged: it is lost, with its charge known. Anything else is left to a p
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from ledger import events as ev
@@ -15,12 +14,10 @@ from ledger.api.provider import Provider
 from ledger.clock import Clock
 from ledger.money import usd
 from ledger.policy import Policy
-from ledger.poller import wait_for
 from ledger.store.balance import Doubt, Gap
 from ledger.store.ledger import Ledger
 from ledger.transition import Transition
-
-Stopping = Callable[[], asyncio.Event | None]
+from ledger.waiting import Stopping, unless, wait_for
 
 
 class QuietAudit:
@@ -104,7 +101,9 @@ class QuietAudit:
         """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""
         self._agreed = False
         booked = self._ledger.last_cost()
-        reading = await self._provider.balance()
+        reading = await unless(self._provider.balance(), stopping)
+        if reading is None:
+            return None
         if isinstance(reading, ev.BalanceUnknown):
             self.conclusion = f"The balance could not be read: {reading.error}."
             tell(self.conclusion)
@@ -119,7 +118,7 @@ class QuietAudit:
                 return None
             tell(f"the balance is {usd(found.gap_microusd)} short: looking again in {left:.0f} s")
             await self._wait(stopping, left)
-        again = await self._provider.balance()
+        again = await unless(self._provider.balance(), stopping)
         if not isinstance(again, ev.Balance):
             return reading
         # A poll may have settled another doubt meanwhile, its refund still on the way: equal readings then

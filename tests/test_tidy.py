@@ -19,6 +19,7 @@ GROWS_BY_DESIGN = {"migrations/migrations.py"}
 PURE = {
     "breaker",
     "clock",
+    "crashpoints",
     "errors",
     "events",
     "machine",
@@ -30,7 +31,7 @@ PURE = {
     "testing",
     "transition",
 }
-RUNNER = {"funds", "intray", "orders", "poller", "prober", "quiet", "runner"}
+RUNNER = {"funds", "intray", "orders", "poller", "prober", "quiet", "runner", "sender", "waiting"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

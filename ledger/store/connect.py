@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from sqlite_utils import Database
 
+from ledger import crashpoints
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
@@ -288,6 +289,8 @@ def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
                 f"{path}: after the migration {len(broken)} rows point nowhere; nothing was changed.",
                 next_step=f"The backup is {backup}." if had_schema else "",
             )
+        crashpoints.reach("migrate_before_commit")
+    crashpoints.reach("migrate_after_commit")
     if had_schema and connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
         backup.unlink(missing_ok=True)
     return True

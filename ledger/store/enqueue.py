@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.machine import decide
@@ -123,6 +124,8 @@ def enqueue(
                 if room is not None and done.queued >= room:
                     break
                 _write_job(books, route, mode, lead_id, asked, done)
+            crashpoints.reach("enqueue_before_commit")
+        crashpoints.reach("enqueue_after_commit")
         if room is not None and done.queued >= room:
             break
     return done

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import Clock
 from ledger.model import FileFacts, OpenJob, PaidCall, SourceRow
@@ -139,6 +140,7 @@ class Ledger:
         Harmless when repeated.
         """
         recovered = runs.recover(self.books, reserve.read(self.path))
+        crashpoints.reach("recover_after_commit")
         reserve.clear(self.path)
         inbox.sweep(self.path, self.books.now)
         return recovered
@@ -158,6 +160,7 @@ class Ledger:
             DiskTrouble: There is no room for the reserve: no reserve, no paid POST.
         """
         self._reserve = reserve.Reserve(self.path)
+        crashpoints.reach("begin_after_reserve")
         return runs.begin(
             self.books,
             origin=origin,
@@ -172,6 +175,7 @@ class Ledger:
         runs.end(self.books, reason)
         with suppress(sqlite3.Error):
             checkpoint(self.books.connection)
+        crashpoints.reach("end_after_checkpoint")
 
     async def claim(self, rules: claims.ClaimRules, limit: int) -> claims.Claim:
         """Take up to `limit` jobs to send; their intents and holds are on disk when this returns.
@@ -179,7 +183,9 @@ class Ledger:
         Raises:
             DiskTrouble: Nothing was claimed and paying must stop.
         """
-        return await self.group.write(lambda books: claims.claim(books, rules, limit))
+        claim = await self.group.write(lambda books: claims.claim(books, rules, limit))
+        crashpoints.reach("claim_after_commit")
+        return claim
 
     async def resend(self, limit: int) -> tuple[PaidCall, ...]:
         """Take up to `limit` doubts to send once more with their own keys (`store.claims.resend`)."""

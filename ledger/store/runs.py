@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger import __version__
+from ledger import __version__, crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import Bug, UsageProblem
@@ -94,6 +94,7 @@ def recover(books: Books, kept: list[reserve.Entry] | None = None) -> Recovered:
         left = books.connection.execute(_SUBMITTING).fetchall()
         for job_id, attempt in left:
             record(books, job_id, attempt, ev.FoundAtStart())
+        crashpoints.reach("recover_before_commit")
     return Recovered(died, len(left), taken)
 
 
@@ -136,6 +137,7 @@ def begin(
         run_id = cursor.lastrowid or 0
         if chain is None:
             books.connection.execute("UPDATE runs SET chain_id = id WHERE id = ?", (run_id,))
+    crashpoints.reach("begin_after_commit")
     books.run_id = run_id
     chain_id = run_id if chain is None else chain
     books.exposure = exposure.load(books.connection, chain_id, to_text(books.now)[:10])
@@ -180,6 +182,7 @@ def end(books: Books, reason: StopReason) -> None:
             "UPDATE runs SET ended_at = ?, stop_reason = ? WHERE id = ? AND ended_at IS NULL",
             (to_text(books.now), reason, books.run_id),
         )
+    crashpoints.reach("end_after_commit")
     kept = books.exposure
     if kept is not None:
         counted = exposure.load(books.connection, kept.chain_id, kept.day)
