@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from ledger.cli import control, options, output, summary, wiring
 from ledger.clock import SystemClock
 from ledger.errors import Bug, DiskTrouble, LeadledgerError, Unreachable, UsageProblem
 from ledger.money import usd
-from ledger.states import StopReason
+from ledger.states import State, StopReason
 
 if TYPE_CHECKING:
     from ledger.api.profile import Profile
@@ -128,6 +129,9 @@ class Night:
         self.policy: Policy = profile.policy(**({} if wishes.freeze is None else {"freeze_s": wishes.freeze}))
         self.until = _next_time(wishes.until)
         self.signal: int | None = None
+        self._signalled = asyncio.Event()
+        self.skipped: dict[str, int] = {}
+        """Leads that this run found it need not ask, by reason."""
         self._runner: Runner | None = None
         self.run_id: int | None = None
         self.ended: StopReason | None = None
@@ -187,7 +191,8 @@ class Night:
         )
         async with Client(self.base_url, self.key, self.profile, self.clock) as client:
             balance = await self._open_balance(ledger, client)
-            ledger.enqueue(wishes.route, self.mode, selection, build, lambda: self.signal is not None)
+            stopped = lambda: self.signal is not None  # noqa: E731 - one line
+            self.skipped = ledger.enqueue(wishes.route, self.mode, selection, build, stopped).skipped
             if self.signal is not None:
                 ledger.end_run(StopReason.INTERRUPTED)
                 return self._summary(None, StopReason.INTERRUPTED)
@@ -243,8 +248,11 @@ class Night:
             ProviderProblem: Key or address will not do; the run has ended for that reason.
         """
         from ledger.events import Balance
+        from ledger.waiting import unless
 
-        reading = await client.balance()
+        reading = await unless(client.balance(), lambda: self._signalled if self.signal is None else None)
+        if reading is None:
+            return None
         if not isinstance(reading, Balance):
             found = _unusable(reading, self.base_url)
             if found is not None:
@@ -278,14 +286,16 @@ class Night:
             signal.signal(number, caught)
 
     def _stop(self, again: bool) -> None:
+        self._signalled.set()
         if self._runner is None:
             return  # nothing is in the air yet
         if again:
             self._runner.abandon()
             return
         self._runner.stop()
-        bound = self.profile.deadline_s(self.mode)
-        output.tell(f"Stopping: waiting for the POSTs in the air ({bound:.0f} s at most).")
+        if in_air := self._runner.in_air:
+            bound = self.profile.deadline_s(self.mode)
+            output.tell(f"Stopping: waiting for the {in_air} POSTs in the air ({bound:.0f} s at most).")
 
     def _settings(self) -> dict[str, Any]:
         """What the run was asked to do, for `runs.settings`; no secret is among it."""
@@ -300,14 +310,16 @@ class Night:
         with Reader(self.globals.db) as reader:
             counts, money = reader.counts(), reader.money()
         progress = runner.progress if runner is not None else None
-        final = dict(progress.final) if progress is not None else {}
+        final = Counter(progress.final if progress is not None else {})
+        if self.skipped:
+            final[State.SKIPPED] += sum(self.skipped.values())
         code = self._exit_code(reason, final, counts)
         result = {
             "schema": 1,
             "run_id": self.run_id,
             "stop_reason": reason.value,
             "submitted": progress.submitted if progress is not None else 0,
-            "final": final,
+            "final": dict(final),
             "in_doubt": counts["in_doubt"],
             "charged_microusd": progress.charged_microusd if progress is not None else 0,
             "held_microusd": money.held_microusd,
@@ -322,7 +334,7 @@ class Night:
         if self.as_json:
             output.emit_json(result)
         else:
-            summary.tell(result, counts, progress)
+            summary.tell(result, counts, progress, self.skipped)
         return code
 
     def _exit_code(self, reason: StopReason, final: dict[str, int], counts: dict[str, int]) -> int:

@@ -26,13 +26,16 @@ _WHY: Final = {
 }
 
 
-def tell(result: dict[str, Any], counts: dict[str, int], progress: Progress | None) -> None:
+def tell(
+    result: dict[str, Any], counts: dict[str, int], progress: Progress | None, skipped: dict[str, int]
+) -> None:
     """Say why a run ended, what it did and what is left.
 
     Args:
         result: What `run --json` prints.
         counts: Jobs of the whole ledger by state.
         progress: What the run did; None when there was nothing to do.
+        skipped: Leads that were not asked, by reason.
     """
     note, cap = ("", "") if progress is None else (progress.note, progress.cap)
     reason = cap if result["stop_reason"] == "budget" and cap else result["stop_reason"]
@@ -44,6 +47,13 @@ def tell(result: dict[str, Any], counts: dict[str, int], progress: Progress | No
         output.say(f"  Because: {output.clean(note)}.")
     done = ", ".join(f"{n:,} {state}" for state, n in sorted(result["final"].items())) or "nothing new"
     output.say(f"  This run: {result['submitted']:,} sent; {done}.")
+    for why_not, number in skipped.items():
+        output.say(f"  {number:,} leads skipped: {why_not.replace('_', ' ')}.")
+    if result["final"].get("lost"):
+        output.say(
+            f"  {result['final']['lost']:,} lost: paid for, and the answer is gone. "
+            "`leadledger audit --claims FILE` writes down what to ask the provider."
+        )
     output.say(f"  Charged {usd(result['charged_microusd'])}; still held {usd(result['held_microusd'])}.")
     if counts["in_doubt"]:
         output.say(

@@ -109,6 +109,11 @@ class Runner:
         self._stop = self._stop or reason
         self._changed.set()
 
+    @property
+    def in_air(self) -> int:
+        """Paid POSTs whose answers a stop would wait for."""
+        return self._sender.in_air
+
     def abandon(self) -> None:
         """Leave at once (a second Ctrl+C): POSTs in the air become doubts before `run` returns."""
         self.stop()
@@ -230,6 +235,8 @@ class Runner:
         if claim.blocked_by or claim.leads_capped:
             self.progress.cap = claim.blocked_by or "budget_lead"
         self._lead_capped = self._lead_capped or claim.leads_capped > 0
+        if skipped := claim.passed_over - claim.leads_capped:
+            self.progress.final[State.SKIPPED] += skipped
         looked_at = len(claim.calls) + claim.passed_over
         self._drained = claim.blocked_by is None and looked_at < slots
 

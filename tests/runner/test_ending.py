@@ -70,3 +70,28 @@ def test_an_answer_that_is_being_written_when_the_run_stops_is_counted(bench: An
     assert matched >= 1
     assert dict(bench.runner.progress.final) == {"matched": matched}
     assert bench.runner.progress.charged_microusd == bench.money("charge")
+
+
+def test_what_the_audit_closes_is_counted(bench: Any) -> None:
+    """One call was charged and its answer lost: the run says so, and what it cost."""
+    bench.leads(2)
+    bench.with_policy(freeze_s=10.0, refund_settle_s=5.0)
+
+    def charged_and_lost(_: Any) -> ev.PostEvent:
+        bench.provider.taken_microusd += 300_000
+        return bench.say.unknown()
+
+    bench.provider.posts_say.append(charged_and_lost)
+    assert bench.run(concurrency=1) is StopReason.FINISHED
+    assert bench.states() == {"lost": 1, "matched": 1}
+    assert dict(bench.runner.progress.final) == {"lost": 1, "matched": 1}
+    assert bench.runner.progress.charged_microusd == bench.money("charge") == 300_000 + bench.provider.cost
+
+
+def test_leads_that_opted_out_since_are_counted_as_skipped(bench: Any) -> None:
+    bench.leads(3)
+    runner = bench.prepare(audit=False)
+    bench.ledger.books.connection.execute("UPDATE leads SET suppressed = 1 WHERE id = 2")
+    asyncio.run(runner.run())
+    assert dict(runner.progress.final) == {"skipped": 1, "matched": 2}
+    bench.ledger.end_run(StopReason.FINISHED)
