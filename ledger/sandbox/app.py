@@ -10,6 +10,7 @@ from typing import Final
 from ledger.sandbox import free, speech
 from ledger.sandbox.clock import VirtualClock
 from ledger.sandbox.control import control
+from ledger.sandbox.hooks import post
 from ledger.sandbox.paid import take
 from ledger.sandbox.provider import Provider
 from ledger.sandbox.settings import ROUTES, Settings
@@ -27,6 +28,8 @@ from ledger.sandbox.wire import (
 PREFIX: Final = "/api/v1/"
 JOBS: Final = "/api/v1/enrich/jobs"
 SYNC: Final = {PREFIX + route: route for route in ROUTES}
+TICK_S: Final = 0.05
+"""Real seconds between two looks for deliveries that are due."""
 METHODS: Final = {"submit": "POST", "sync": "POST", "poll": "GET", "balance": "GET", "me": "GET"}
 
 
@@ -51,6 +54,7 @@ class Sandbox:
     ) -> None:
         self.provider = Provider(settings, VirtualClock(settings.start_s, settings.speed, real, wall))
         self._dropped = dropped
+        self._ticker: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,6 +64,8 @@ class Sandbox:
             return
         provider = self.provider
         provider.catch_up()
+        if provider.settings.callback_url and self._ticker is None:
+            self._ticker = asyncio.create_task(self._push())
         endpoint = _endpoint(request.path)
         paid = endpoint in ("submit", "sync")
         if paid:
@@ -75,6 +81,17 @@ class Sandbox:
         finally:
             if paid:
                 provider.limits.post_leaves()
+
+    async def _push(self) -> None:
+        """POST deliveries as they fall due, also while nobody asks anything; ends with the event loop."""
+        done = 0
+        while True:
+            self.provider.catch_up()
+            pushed = self.provider.hooks.pushed
+            for one in pushed[done:]:
+                await post(self.provider.settings.callback_url, one)
+            done = len(pushed)
+            await asyncio.sleep(TICK_S)
 
     async def _answer(self, endpoint: str, request: Request) -> Answer:
         provider = self.provider

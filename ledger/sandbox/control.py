@@ -1,4 +1,4 @@
-"""`/sandbox/…`: the side door for tests: books, top-ups, time and settings. No key is asked for."""
+"""`/sandbox/…`: the side door for tests: books, deliveries, top-ups, time, settings. No key is asked for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def control(provider: Provider, request: Request) -> Answer:
     match request.method, request.path.removeprefix("/sandbox/"):
         case "GET", "books":
             return json_answer(200, report(provider, submissions="submissions=0" not in request.query))
+        case "GET", "deliveries":
+            return json_answer(200, {"deliveries": [one.shown() for one in provider.hooks.pushed]})
         case "GET", "settings":
             return _settings(provider)
         case "POST", "top-up":

@@ -31,6 +31,11 @@ FAULTS: Final[dict[str, str]] = {
     "refund_late": "The unused pre-charge comes back refund_late_s virtual seconds after completion.",
     "fail_job": "The job ends in failure (a sync call: 502) and is refunded.",
     "over_ceiling": "A matched job is charged a quarter more than its ceiling.",
+    "delivery_lost": "The webhook delivery of a finished job never leaves.",
+    "delivery_twice": "A delivery is pushed twice.",
+    "delivery_late": "A delivery is pushed delivery_late_s virtual seconds after the job is done.",
+    "delivery_forged": "Before the right delivery comes one with a wrong signature.",
+    "delivery_other_job": "Before a delivery comes one about a job that nobody here submitted.",
     "balance_wrong": "The balance shown is balance_wrong_usd lower than the books.",
 }
 """Every fault and what it does, in one sentence."""
@@ -60,6 +65,15 @@ LOSING: Final = frozenset(AFTER_JOB) - {"slow_bytes", "missing_bearer"}
 """After these the client cannot have read its own job id (or its sync result)."""
 POLL: Final = ("poll_500", "poll_html", "poll_cut", "poll_404")
 """On one poll; the first that fires wins."""
+
+DELIVERY: Final = (
+    "delivery_lost",
+    "delivery_twice",
+    "delivery_late",
+    "delivery_forged",
+    "delivery_other_job",
+)
+"""On the webhook delivery of a finished job; only where `deliveries` is on."""
 
 
 def check_names(faults: Mapping[str, object]) -> None:

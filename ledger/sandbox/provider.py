@@ -11,6 +11,7 @@ from ledger.sandbox.books import BalanceShort, Books, Submission
 from ledger.sandbox.clock import VirtualClock
 from ledger.sandbox.dollars import to_microusd
 from ledger.sandbox.faults import Faults
+from ledger.sandbox.hooks import Hooks
 from ledger.sandbox.limits import Limits
 from ledger.sandbox.settings import Settings
 from ledger.sandbox.world import fate, identities
@@ -56,6 +57,7 @@ class Provider:
         settings = self.settings
         self.books = Books(to_microusd(settings.opening_usd))
         self.faults = Faults(settings.seed, settings.faults, settings.fault_limits)
+        self.hooks = Hooks(self.faults)
         self.limits = Limits(self.clock.real, settings)
         self.requests: Counter[tuple[str, str]] = Counter()
         """(endpoint, status or `dropped`) -> requests answered."""
@@ -101,6 +103,7 @@ class Provider:
                 self._finish(submission, at_s)
             else:
                 self.books.refund(submission)
+        self.hooks.catch_up(now)
 
     def accept(self, order: Order) -> Submission:
         """Accept an order now: pre-charge its ceiling and start the work.
@@ -190,3 +193,4 @@ class Provider:
             self._at_work[self._schedule(at_s + self.settings.refund_late_s)] = submission
         else:
             self.books.refund(submission)
+        self.hooks.completed(self.settings, submission, at_s)

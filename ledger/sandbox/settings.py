@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from ledger.sandbox.dollars import to_microusd
 from ledger.sandbox.faults import check_names
@@ -25,6 +26,7 @@ NOT_NEGATIVE: Final = (
     "refund_late_s",
     "unknown_word_polls",
     "slow_byte_ms",
+    "delivery_late_s",
 )
 FROZEN: Final = ("seed", "opening_usd", "start_s")
 """Changing these in mid-run would make the books contradict themselves."""
@@ -157,6 +159,14 @@ class Settings:
     unknown_word_polls: int = 2
     slow_byte_ms: float = 50.0
     balance_wrong_usd: str = "1.00"
+    deliveries: bool = False
+    """Whether a finished async job is pushed as a signed webhook delivery."""
+    signing_secret: str = "ech_sandbox"  # noqa: S105 - the sandbox's own, shown to whoever asks
+    callback_url: str = ""
+    """Where deliveries are POSTed; http on loopback only. Empty: they only stand in /sandbox/deliveries."""
+    delivery_shape: str = "flat"
+    """`flat`: the job beside the event · `data`: inside `data` · `bare`: only its id."""
+    delivery_late_s: float = 30.0
     speech: Speech = field(default_factory=Speech)
 
     def __post_init__(self) -> None:
@@ -180,6 +190,10 @@ class Settings:
             raise ValueError(f"no such route: {', '.join(sorted(routes - set(ROUTES)))}")
         if set(self.answer_ms_of) - set(ENDPOINTS):
             raise ValueError(f"answer_ms_of knows only {', '.join(ENDPOINTS)}")
+        if self.delivery_shape not in ("flat", "data", "bare"):
+            raise ValueError("delivery_shape is one of flat, data, bare")
+        if self.callback_url and not _on_loopback(self.callback_url):
+            raise ValueError("callback_url is an http URL on loopback")
         if self.cache not in ("off", "free", "billed"):
             raise ValueError("cache is one of off, free, billed")
 
@@ -232,6 +246,15 @@ class Settings:
             return cls(**fields)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"a setting has the wrong type: {error}") from None
+
+
+def _on_loopback(url: str) -> bool:
+    try:
+        where = urlsplit(url)
+        host, port = where.hostname, where.port
+    except ValueError:
+        return False
+    return where.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"} and bool(port)
 
 
 def _fields_of(cls: type, given: object) -> dict[str, Any]:

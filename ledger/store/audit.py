@@ -16,9 +16,10 @@ from sqlite_utils import Database
 from ledger.store.connect import Connection, Migrations, rows
 from ledger.store.engine import sqlite3
 from ledger.store.invariants import ANSWERS, ATTEMPTS, HISTORY, ROWS, Invariant
+from ledger.store.invariants_inbox import INBOX
 from ledger.store.invariants_money import BOOKS, CAPS, RUNS
 
-INVARIANTS: Final = (*HISTORY, *ATTEMPTS, *BOOKS, *CAPS, *ANSWERS, *ROWS, *RUNS)
+INVARIANTS: Final = (*HISTORY, *ATTEMPTS, *BOOKS, *CAPS, *ANSWERS, *INBOX, *ROWS, *RUNS)
 """All of them, in the order in which a reader of the report wants to meet them."""
 
 FILE_CHECKS: Final[dict[str, str]] = {

@@ -215,20 +215,23 @@ def _apply_to(books: Books, kept: _Kept, attempt: _Attempt, why: str) -> Came:
     position = steps.look(books.connection, attempt.job_id)
     state = position.job.state
     step: Transition | None = None
+    ask = False
     if state in ANSWERED and attempt.number == position.job.attempt:
         _after_the_end(books, attempt, event)
     elif attempt.number < position.job.attempt or state in {State.QUEUED, State.SKIPPED, State.CANCELLED}:
         _after_its_close(books, attempt, event)
     else:
         step = steps.record(books, attempt.job_id, attempt.number, event)
-        if step is None:
-            ask = state is State.WAITING or (state is State.IN_DOUBT and attempt.remote_job_id is not None)
+        ask = step is None and state is State.WAITING
+        if ask and said.verdict is None:
+            steps.keep_answer(books, attempt.id, said.answer)  # to be asked at once was all it could say
+        elif step is None:
             return Came(f"{evidence}; job {attempt.job_id} stays {state}.", attempt.job_id, ask_now=ask)
     verdict = None if said.verdict is None else said.verdict.state.value
     at: datetime = books.now
     books.connection.execute(_APPLIED, (to_text(at), attempt.id, verdict, kept.id))
     now = step.to_state if step is not None else state
-    return Came(f"{evidence}; job {attempt.job_id} is {now}.", attempt.job_id, step)
+    return Came(f"{evidence}; job {attempt.job_id} is {now}.", attempt.job_id, step, ask)
 
 
 def _after_the_end(books: Books, attempt: _Attempt, event: ev.Delivered) -> None:
@@ -242,11 +245,12 @@ def _after_the_end(books: Books, attempt: _Attempt, event: ev.Delivered) -> None
 def _after_its_close(books: Books, attempt: _Attempt, event: ev.Delivered) -> None:
     """The attempt was closed (proved free, say) and turns out to have been taken: its cost is booked.
 
-    A job that is about to be sent again because of that stops: it would be paid twice, so a person decides.
+    Where it cost something, a job that is about to be sent again stops: it would be paid twice, so a person
+    decides. Where it cost nothing, or the delivery does not say, the proof stands.
     """
     books.connection.execute(_NAME, (event.remote_job_id, attempt.id))
     steps.late(books, attempt.job_id, attempt.number, event, event.evidence)
-    if event.verdict is None or event.verdict.cost_microusd != 0:
+    if event.verdict is not None and event.verdict.cost_microusd:
         books.connection.execute(_PAUSE, (to_text(books.now), attempt.job_id))
 
 

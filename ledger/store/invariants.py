@@ -93,6 +93,7 @@ HISTORY: Final = (
             ('throttled', 'throttled'), ('no_money', 'no_money'), ('not_allowed', 'not_allowed'),
             ('outcome_unknown', 'in_doubt'), ('found_at_start', 'in_doubt'), ('unreachable', 'in_doubt'),
             ('completed', 'accepted'), ('poll_evidence', 'accepted'), ('delivery_evidence', 'accepted'),
+            ('delivery_evidence', 'answered'), ('late_answer', 'answered'),
             ('accepted_by_person', 'accepted'), ('late_answer', 'accepted'), ('proved_free', 'proved_free'),
             ('audit_charged', 'lost'), ('written_off', 'lost'), ('resent_by_person', 'lost'))
         SELECT a.id AS attempt_id, a.job_id, a.outcome, t.reason FROM (
@@ -277,7 +278,9 @@ ROWS: Final = (
             SELECT 'answers' AS source, id, body AS text FROM answers
             UNION ALL SELECT 'results', job_id, body FROM results
             UNION ALL SELECT 'source_rows of import', import_id, raw FROM source_rows
-            UNION ALL SELECT 'runs', id, settings FROM runs) s
+            UNION ALL SELECT 'runs', id, settings FROM runs
+            UNION ALL SELECT 'deliveries', id, body FROM deliveries
+            UNION ALL SELECT 'intents', rowid, body FROM intents) s
         WHERE """
         + _LOOKS_SECRET
         + """

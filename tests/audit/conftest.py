@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ from typing import Any
 import pytest
 
 from ledger import events as ev
+from ledger.api.delivery import read_delivery
+from ledger.api.profile import Profile
+from ledger.clock import to_text
 from ledger.migrations.migrations import migrations
 from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
 from ledger.policy import Policy
 from ledger.states import State, StopReason
+from ledger.store import inbox
 from ledger.store.audit import Audit, audit
 from ledger.store.claims import Claim, ClaimRules
 from ledger.store.connect import Connection
+from ledger.store.control import Chosen
 from ledger.store.engine import sqlite3
 from ledger.store.enqueue import Asked
 from ledger.store.exposure import Caps
@@ -30,6 +36,8 @@ from ledger.testing import FakeClock
 
 ROUTE = "enrich/websearch"
 SYNC = "enrich/phone"
+PERSON = "enrich/person"
+PROFILE = Profile.load()
 CEILING = 1_500_000
 OPENING = 1_000_000_000
 WIDE = Caps(400_000_000, 400_000_000, 90_000_000, 900_000_000)
@@ -50,7 +58,14 @@ class World:
         self.open()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.path, "test", clock=self.clock, migrations=migrations, policy=Policy())
+        self.ledger = Ledger(
+            self.path,
+            "test",
+            clock=self.clock,
+            migrations=migrations,
+            policy=Policy(),
+            read_delivery=partial(read_delivery, PROFILE),
+        )
         self.ledger.books.connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
 
     def die(self) -> None:
@@ -101,6 +116,21 @@ class World:
             self.clock.advance(1)
             fence = self.sql("SELECT attempt FROM jobs WHERE id = ?", job_id)[0][0]
             self.loop.run(self.ledger.record(job_id, fence, event))
+
+    def deliver(self, **said: Any) -> None:
+        raw = json.dumps({"event_type": "enrich.job_completed", "id": next(self.numbers), **said}).encode()
+        body = inbox.delivery(raw, received_at=self.clock.now(), delivery_id=None)
+        inbox.drop(self.path, "delivery", body, now=self.clock.now())
+        self.ledger.take_inbox()
+
+    def wish(self, kind: str, **named: Any) -> None:
+        self.clock.advance(1)
+        body = Chosen(**{"as_of": to_text(self.clock.now()), **named}).to_json()
+        inbox.drop(self.path, kind, body, now=self.clock.now())
+        self.ledger.take_inbox()
+
+    def key(self, job_id: int) -> str:
+        return str(self.sql("SELECT idempotency_key FROM attempts WHERE job_id = ?", job_id)[0][0])
 
     def accepted(self) -> ev.Accepted:
         number = next(self.numbers)
@@ -206,7 +236,35 @@ def _second_run(world: World) -> None:
     world.record(ids[0], world.answered())
     world.record(ids[1], world.answered(0, State.NO_MATCH))
     world.record(ids[2], world.answered(0, State.FAILED))
+    _deliveries_and_wishes(world)
     world.ledger.end_run(StopReason.FINISHED)
+
+
+def _deliveries_and_wishes(world: World) -> None:
+    """A doubt, a waiting job and a lost one settled by deliveries, one that is nobody's; every wish once."""
+    world.enqueue(Selection(lead_ids=(8, 9, 10, 11, 12)), PERSON)
+    world.claim(4, PERSON)
+    doubt, waiting, lost, sync, last = (
+        row[0] for row in world.sql("SELECT id FROM jobs WHERE route = ? ORDER BY id", PERSON)
+    )
+    result = {"status": "completed", "charged_usd": 0.3, "result": {"matched": True}}
+    for job_id in (doubt, lost, sync):
+        world.record(job_id, unknown())
+    world.record(waiting, world.accepted())
+    world.ledger.write_off(world.ledger.doubts(lost), resend=False)
+    world.deliver(job_id="delivered-1", source_ref=world.key(doubt))
+    world.deliver(job_id="delivered-1", **result)
+    world.deliver(
+        job_id=world.sql("SELECT remote_job_id FROM attempts WHERE job_id = ?", waiting)[0][0], **result
+    )
+    world.deliver(job_id="delivered-2", source_ref=world.key(lost), **result)
+    world.deliver(source_ref=world.key(sync), **result)
+    world.deliver(job_id="nobody-knows-it", **result)
+    world.wish("pause", job_ids=(last,))
+    world.wish("resume", job_ids=(last,))
+    world.wish("cancel", job_ids=(last,))
+    world.wish("retry", job_ids=(last,))
+    world.wish("suppress", lead_ids=(12,))
 
 
 def _later_runs(world: World) -> None:

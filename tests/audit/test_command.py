@@ -94,7 +94,7 @@ def broken(healthy: Path, tmp_path: Path) -> Path:
 def test_a_healthy_ledger_is_one_line(leadledger: Run, healthy: Path) -> None:
     ended = leadledger(healthy, "--no-balance")
     assert ended.code == 0
-    assert ended.out.startswith(f"{CHECKS} invariants hold over 29 jobs, ")
+    assert ended.out.startswith(f"{CHECKS} invariants hold over 35 jobs, ")
     assert "BROKEN" not in ended.out
 
 
@@ -105,7 +105,7 @@ def test_a_broken_one_says_what_with_ten_rows_and_exit_code_3(leadledger: Run, b
     first = "BROKEN guards_in_place (1 row): Every table, index, trigger and allowed step"
     assert lines[0].startswith(first)
     assert lines[1].strip() == "type=trigger  name=transitions_no_delete  is=missing"
-    assert lines[2].startswith("BROKEN history_is_a_chain (28 rows): A job's first step leaves `new`")
+    assert lines[2].startswith("BROKEN history_is_a_chain (34 rows): A job's first step leaves `new`")
     assert [line.startswith("       job_id=") for line in lines[3:14]] == [True] * 10 + [False]
     assert f"{CHECKS - 2} invariants hold" in ended.out
     assert "2 do not." in ended.out
@@ -117,7 +117,7 @@ def test_json_is_one_object_with_the_rows(leadledger: Run, broken: Path) -> None
     assert ended.code == 3
     assert (said["schema"], said["ok"], said["checked"], said["balance"]) == (1, False, CHECKS, None)
     assert [failure["name"] for failure in said["failed"]] == ["guards_in_place", "history_is_a_chain"]
-    assert len(said["failed"][1]["rows"]) == said["failed"][1]["count"] == 28
+    assert len(said["failed"][1]["rows"]) == said["failed"][1]["count"] == 34
     assert said["failed"][1]["sentence"].startswith("A job's first step")
 
 

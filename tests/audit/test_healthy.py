@@ -41,7 +41,7 @@ def test_everything_has_happened_to_it(copy: Connection) -> None:
 
     assert names("SELECT state FROM jobs") == set(State)
     assert names("SELECT outcome FROM attempts WHERE outcome NOT NULL") == set(Outcome)
-    not_built = {Reason.RETRIED, Reason.LACKS_FIELDS, Reason.DELIVERY_EVIDENCE}
+    not_built = {Reason.LACKS_FIELDS}
     assert names("SELECT reason FROM transitions") == set(Reason) - not_built
     kinds = {"hold", "charge", "release", "adjust", "unattributed", "top_up"}
     assert names("SELECT kind FROM costs") == kinds

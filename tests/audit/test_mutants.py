@@ -47,7 +47,7 @@ REOPENED = attempt("a.number = 1 AND j.state = 'waiting' AND j.attempt = 2")
 WAITING = attempt("j.state = 'waiting' AND a.number = j.attempt")
 DOUBTFUL = attempt("j.state = 'in_doubt'")
 MATCHED = job("j.state = 'matched'")
-UNSENT = job("j.state = 'skipped'")
+UNSENT = job("j.state = 'skipped' AND j.generation = 1")
 REFUSED = attempt("j.reason = 'refused'")
 KEY = "abcdefghijklmnopqrstuvwxyz"
 
@@ -113,7 +113,7 @@ MUTANTS = (
         "DROP INDEX jobs_one_open",
         "UPDATE jobs SET generation = 9, lead_id = (SELECT lead_id FROM jobs WHERE state = 'waiting') "
         "WHERE state = 'in_doubt'",
-        also=("guards_in_place",),
+        also=("guards_in_place", "generations_follow_each_other"),
     ),
     # the books
     mutant("attempts_have_one_hold", f"UPDATE attempts SET ceiling_microusd = 1 WHERE id = {SETTLED}"),
@@ -201,6 +201,39 @@ MUTANTS = (
         "bearers_only_while_open",
         f"INSERT INTO poll_bearers SELECT id, 'pb' FROM attempts WHERE id = {SETTLED}",
     ),
+    # deliveries and wishes
+    mutant(
+        "deliveries_settle_their_own_attempt",
+        f"UPDATE deliveries SET attempt_id = {SETTLED} WHERE correlation IS NULL AND verdict = 'matched' "
+        "AND id = (SELECT MIN(d.id) FROM deliveries d JOIN attempts a ON a.id = d.attempt_id "
+        "WHERE d.correlation IS NULL AND a.evidence LIKE 'delivery%: names its job id')",
+    ),
+    mutant(
+        "deliveries_settle_their_own_attempt",
+        "UPDATE deliveries SET correlation = 'x' WHERE remote_job_id IS NULL AND attempt_id IS NOT NULL",
+    ),
+    mutant(
+        "delivery_evidence_has_its_delivery",
+        "DELETE FROM deliveries WHERE remote_job_id IS NULL AND attempt_id IS NOT NULL",
+    ),
+    mutant(
+        "deliveries_are_applied_or_kept",
+        "UPDATE deliveries SET applied_at = '' WHERE attempt_id IS NULL",
+    ),
+    mutant(
+        "deliveries_are_applied_or_kept",
+        "UPDATE deliveries SET body = '{}' WHERE id = (SELECT MIN(id) FROM deliveries)",
+    ),
+    mutant(
+        "generations_follow_each_other",
+        "UPDATE jobs SET generation = 3 WHERE generation = 2 AND route = 'enrich/person'",
+    ),
+    mutant(
+        "generations_follow_each_other",
+        "UPDATE jobs SET created_at = '' WHERE generation = 2 AND route = 'enrich/person'",
+    ),
+    mutant("no_secret_is_readable", f"UPDATE deliveries SET body = 'Bearer {KEY}' WHERE attempt_id IS NULL"),
+    mutant("no_secret_is_readable", f"UPDATE intents SET body = '411k_{KEY}' WHERE kind = 'retry'"),
     # rows and people
     mutant(
         "imports_reconcile",

@@ -7,19 +7,25 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
 from ledger import events as ev
+from ledger.api.delivery import read_delivery
 from ledger.api.gate import Gate
+from ledger.api.profile import Profile
+from ledger.clock import to_text
 from ledger.model import LEAD_FIELDS, FileFacts, Keys, OpenJob, PaidCall, SourceRow
 from ledger.orders import Options
 from ledger.policy import Policy
 from ledger.runner import Runner
 from ledger.states import State, StopReason
+from ledger.store import inbox
 from ledger.store.claims import ClaimRules
+from ledger.store.control import Chosen
 from ledger.store.enqueue import Asked, Lacks
 from ledger.store.exposure import Caps
 from ledger.store.ledger import Ledger
@@ -179,6 +185,7 @@ class Bench:
 
     def __init__(self, ledger: Ledger, clock: FakeClock) -> None:
         self.ledger, self.clock = ledger, clock
+        self.ledger.books.read_delivery = partial(read_delivery, Profile.load())
         self.provider = FakeProvider(clock)
         self.policy = Policy()
         self.runner: Runner | None = None
@@ -250,6 +257,19 @@ class Bench:
                 return
             await asyncio.sleep(0)
         raise AssertionError("it never came to be so")
+
+    # --- the inbox ---
+
+    def wish(self, kind: str, **named: Any) -> None:
+        """Drop a wish as another process does: a file, and nothing else."""
+        chosen = Chosen(**{"as_of": to_text(self.clock.now()), **named})
+        inbox.drop(self.ledger.path, kind, chosen.to_json(), now=self.clock.now())
+
+    def deliver(self, **said: Any) -> None:
+        """Drop a delivery as the receiver does."""
+        raw = json.dumps({"event_type": "enrich.job_completed", **said}).encode()
+        body = inbox.delivery(raw, received_at=self.clock.now(), delivery_id=None)
+        inbox.drop(self.ledger.path, "delivery", body, now=self.clock.now())
 
     def with_policy(self, **changes: Any) -> None:
         self.policy = replace(self.policy, **changes)

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from ledger.sandbox.app import Sandbox, create_app
-from ledger.sandbox.faults import AFTER_JOB, ASSUMED_AWAY, BEFORE, FAULTS, LOSING, POLL, Faults, draw
+from ledger.sandbox.faults import (
+    AFTER_JOB,
+    ASSUMED_AWAY,
+    BEFORE,
+    DELIVERY,
+    FAULTS,
+    LOSING,
+    POLL,
+    Faults,
+    draw,
+)
 from ledger.sandbox.settings import Latency, Settings
 from ledger.sandbox.testing import Reply, call
 from ledger.sandbox.wire import ConnectionDropped
@@ -45,7 +55,7 @@ async def books(app: Sandbox) -> Any:
 
 
 def test_every_fault_belongs_to_exactly_one_place() -> None:
-    places = [*BEFORE, *AFTER_JOB, *POLL, *FATED, "balance_wrong"]
+    places = [*BEFORE, *AFTER_JOB, *POLL, *FATED, *DELIVERY, "balance_wrong"]
     assert sorted(places) == sorted([*FAULTS, *ASSUMED_AWAY])
     assert all(sentence.endswith(".") for sentence in FAULTS.values())
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ from typing import Any
 import pytest
 
 from ledger import events as ev
+from ledger.api.delivery import read_delivery
+from ledger.api.profile import Profile
 from ledger.clock import to_text
 from ledger.migrations.migrations import migrations
 from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
 from ledger.states import State, StopReason
+from ledger.store import inbox
+from ledger.store.audit import audit
 from ledger.store.claims import Claim, ClaimRules
+from ledger.store.control import Chosen
 from ledger.store.engine import sqlite3
 from ledger.store.enqueue import Asked, Enqueued, Lacks
 from ledger.store.exposure import Caps
@@ -29,6 +35,7 @@ from ledger.testing import FakeClock
 ROUTE = "enrich/websearch"
 CEILING = 1_500_000
 ORIGIN = "http://127.0.0.1:9"
+PROFILE = Profile.load()
 
 
 class Desk:
@@ -45,7 +52,8 @@ class Desk:
         self.open()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.path, "test", clock=self.clock, migrations=migrations)
+        read = partial(read_delivery, PROFILE)
+        self.ledger = Ledger(self.path, "test", clock=self.clock, migrations=migrations, read_delivery=read)
 
     def close(self) -> None:
         self.ledger.close()
@@ -138,6 +146,27 @@ class Desk:
 
     def now(self) -> str:
         return to_text(self.clock.now())
+
+    # --- the inbox ---
+
+    def deliver(self, document: Any = None, *, item_id: str | None = None, **said: Any) -> Any:
+        """Drop a delivery as the receiver does, and carry out what lies in the inbox."""
+        document = {"event_type": "enrich.job_completed", **said} if document is None else document
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        body = inbox.delivery(raw, received_at=self.clock.now(), delivery_id=f"evt-{next(self._remote)}")
+        inbox.drop(self.path, "delivery", body, item_id=item_id, now=self.clock.now())
+        return self.ledger.take_inbox()
+
+    def wish(self, kind: str, *, item_id: str | None = None, **named: Any) -> Any:
+        """Drop a wish as the command line does, and carry out what lies in the inbox."""
+        chosen = Chosen(**{"as_of": self.now(), **named})
+        inbox.drop(self.path, kind, chosen.to_json(), item_id=item_id, now=self.clock.now())
+        return self.ledger.take_inbox()
+
+    def healthy(self) -> None:
+        """Every invariant holds, asked as `audit` asks."""
+        failed = audit(self.ledger.books.connection, migrations).failed
+        assert not failed, failed
 
     # --- events ---
 

@@ -6,7 +6,7 @@ A POST is a flight of its own: when its sender gives up or dies, it goes on and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -55,7 +55,15 @@ class _Body(httpx.AsyncByteStream):
 class Air(httpx.AsyncBaseTransport):
     """The transport of one life; `flights` outlives it."""
 
-    def __init__(self, app: Sandbox, chance: Random, weather: Weather, flights: list[Flight]) -> None:
+    def __init__(
+        self,
+        app: Sandbox,
+        chance: Random,
+        weather: Weather,
+        flights: list[Flight],
+        asked: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._asked = asked
         self._app, self._chance, self._weather, self._flights = app, chance, weather, flights
         self._tasks: set[asyncio.Task[Any]] = set()
         self.cut = False
@@ -131,5 +139,7 @@ class Air(httpx.AsyncBaseTransport):
             if not got:
                 raise
             broken = dropped
+        finally:
+            self._asked()
         parts = [message["body"] for message in got[1:]]
         return httpx.Response(got[0]["status"], headers=got[0]["headers"], stream=_Body(parts, broken))

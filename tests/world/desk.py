@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from ledger import events as ev
+from ledger.api.delivery import read_delivery
+from ledger.api.profile import Profile
 from ledger.migrations.migrations import migrations
 from ledger.states import State
 from ledger.store.exposure import Caps
@@ -23,6 +26,7 @@ from ledger.transition import Transition
 
 AMOUNT = st.integers(1, 9_000_000)
 PICK = st.integers(0, 1 << 20)
+PROFILE = Profile.load()
 
 
 @dataclass
@@ -90,7 +94,8 @@ class Desk(RuleBasedStateMachine):
         return self.place / f"leads-{self.life}.db"
 
     def _open(self) -> Ledger:
-        ledger = Ledger(self.path, "test", clock=self.clock, migrations=migrations)
+        read = partial(read_delivery, PROFILE)
+        ledger = Ledger(self.path, "test", clock=self.clock, migrations=migrations, read_delivery=read)
         ledger.books.connection.execute("PRAGMA synchronous = OFF")  # nothing here cuts the power
         return ledger
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 from verbs_calls import Calls
 from verbs_doubts import Doubts
+from verbs_inbox import Inbox
 from verbs_runs import CAPS, ENDS, Runs
 from world import make_template
 
@@ -31,10 +32,11 @@ STEPS = int(os.environ.get("LEADLEDGER_STEPS", "30"))
 HAPPENS = {
     *("crashed", "run ended", "found at start", "accepted", "answered", "refused", "sent back", "unknown"),
     *("final poll", "proved free", "resent or written off"),
+    *("delivered", "delivered bare", "delivered late", "cancelled", "paused", "retried"),
 }
 
 
-class Verbs(Runs, Calls, Doubts):
+class Verbs(Runs, Calls, Doubts, Inbox):
     """One ledger, one person, and a provider that says anything."""
 
     @precondition(lambda self: self._any(State.IN_DOUBT) and not self._any(State.SUBMITTING))
