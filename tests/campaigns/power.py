@@ -1,6 +1,6 @@
 """Power cuts: the ledger as a cut may leave it, at every call that touched the disk (`disk.py` rebuilds it).
 
-    python tests/campaigns/power.py --store 5000 --resumed 1000 --jobs 2 --log FILE
+    python tests/campaigns/power.py --store 5000 --resumed 2000 --jobs 2 --log FILE
 
 Two recordings by strace. Store images: the store's verbs acknowledge each commit on standard output; in no
 image may anything acknowledged be missing, the file be damaged or an invariant be broken. Resumed images: the
@@ -335,7 +335,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     totals.add_options(parser)
     parser.add_argument("--store", type=int, default=5000, help="store images")
-    parser.add_argument("--resumed", type=int, default=1200, help="images with a full resume")
+    parser.add_argument("--resumed", type=int, default=2000, help="images with a full resume")
     parser.add_argument("--control", type=int, default=100, help="resumed images of the control")
     wanted = parser.parse_args()
     if kill.STRACE is None:

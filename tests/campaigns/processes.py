@@ -94,7 +94,7 @@ def pause_point(where: kill.Bench, key: str, chance: random.Random, planted: str
         while not is_held(db) and run.poll() is None:  # bounded: it takes the lock, or it ends
             with suppress(subprocess.TimeoutExpired):
                 run.wait(0.005)
-        run.wait(chance.uniform(0, 0.2))
+        run.wait(0 if planted else chance.uniform(0, 0.2))
     run.send_signal(signal.SIGSTOP)
     held = is_held(db)
     second = where.call("run", db, planted=planted, faulty=True)

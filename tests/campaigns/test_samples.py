@@ -33,10 +33,7 @@ def test_kills_at_system_calls(campaigns: Any) -> None:
 @pytest.mark.timeout(300)
 def test_the_control_that_forgets_doubts_is_caught(campaigns: Any) -> None:
     """Killed just before it reads an answer, a runner that sends again pays twice."""
-    kill = campaigns("kill")
-    with kill.bench(blind=True) as where:
-        reads = kill.count_calls(where, "run")["recvfrom"]
-        rows = [kill.run_point(where, f"c{n}", ("run", "recvfrom", n, None)) for n in reads[1:8]]
+    rows = campaigns("kill").control(6)
     assert any("paid twice" in str(row["bad"]) for row in rows), rows
 
 
@@ -51,8 +48,11 @@ def test_io_errors(campaigns: Any) -> None:
 @pytest.mark.timeout(300)
 def test_signals_and_two_runners(campaigns: Any) -> None:
     # Whether two short runs overlap is chance in so few races; tests/story shows the refusal itself.
-    rows = campaigns("processes").campaign(signals=6, races=3, pauses=3, seed=411)
-    assert [row for row in rows if row["bad"]] == []
+    rows = campaigns("processes").campaign(signals=5, races=2, pauses=3, seed=411, control=2)
+    assert [row for row in rows if row["bad"] and row["kind"] != "control"] == []
+    assert any(row["bad"] for row in rows if row["kind"] == "control"), (
+        "a run without the lock must be noticed"
+    )
 
 
 @pytest.mark.timeout(300)
