@@ -150,7 +150,7 @@ class QuietAudit:
 
     def _judge(self, found: Gap, doubts: list[Doubt]) -> str:
         if found.gap_microusd is None:
-            return "There is no opening balance to compare with: a person decides."
+            return f"{found.incomparable} A person decides."
         if found.digit_microusd > self._smallest:
             return "The balance is shown too coarsely to prove anything: a person decides."
         if found.gap_microusd < 0:

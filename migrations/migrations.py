@@ -576,3 +576,10 @@ def m002_the_inbox(db: Database) -> None:
     for statement in _INBOX:
         db.conn.execute(statement)
     db.conn.execute("PRAGMA user_version = 2")
+
+
+@migrations()
+def m003_whose_balance(db: Database) -> None:
+    """Whose balance was read: two readings of different agents say nothing about each other."""
+    db.conn.execute("ALTER TABLE balance_checks ADD COLUMN agent_id TEXT")
+    db.conn.execute("PRAGMA user_version = 3")

@@ -98,3 +98,19 @@ def test_the_balance_proves_nothing_about_jobs_that_are_not_paid_from_it(bench: 
     bench.provider.posts_say.extend([on_chain, bench.say.unknown()])
     bench.run()
     assert bench.states() == {"matched": 1, "in_doubt": 1}
+
+
+def test_another_agents_balance_proves_nothing(bench: Any) -> None:
+    """The key was changed between two runs: what the new one shows is no evidence for the old one's calls."""
+    bench.leads(2)
+    bench.provider.posts_say.extend([bench.say.unknown()] * 2)
+    assert bench.run(audit=False, concurrency=1) == "finished"
+    bench.provider.balances_say.append(ev.Balance(OPENING, 1, "another"))
+    assert bench.run() == "finished"
+    assert bench.states() == {"in_doubt": 2}
+    assert bench.conclusions() == [
+        "This is the balance of another; the opening was that of agent. A person decides."
+    ]
+    # The same agent's balance, the same amount: a proof.
+    assert bench.run() == "finished"
+    assert bench.states() == {"matched": 2}
