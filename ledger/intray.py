@@ -48,8 +48,8 @@ class InTray:
         self._alone = self._unfitted = alone
         self._looked = -_LOOK_S
 
-    def look(self, *, at_once: bool = False) -> None:
-        """Carry out everything that waits; once a second at most unless `at_once`.
+    def look(self, *, at_once: bool = False, rounds: int = 1) -> None:
+        """Carry out what waits, `rounds` times the bound of one go; once a second at most unless `at_once`.
 
         Raises:
             DiskTrouble: The ledger or the inbox cannot be written; paying must stop.
@@ -58,13 +58,21 @@ class InTray:
         if not at_once and now - self._looked < _LOOK_S:
             return
         self._looked = now
-        for _ in range(_ROUNDS_MAX):
+        for _ in range(rounds):
             taken = self._ledger.take_inbox()
             if not taken:
                 return
             for one in taken:
                 self._learn(one)
             self._unfitted = self._alone and (self._unfitted or any(one.delivered for one in taken))
+
+    def empty(self) -> None:
+        """Carry out everything that waits, as far as a flood allows: at the start and before the end.
+
+        Raises:
+            DiskTrouble: As `look`.
+        """
+        self.look(at_once=True, rounds=_ROUNDS_MAX)
 
     def fit(self) -> None:
         """Match deliveries that name nothing of ours, once no call of theirs can still be in the air."""

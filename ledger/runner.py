@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ledger import events as ev
 from ledger.api.gate import Gate
@@ -126,7 +127,7 @@ class Runner:
             DiskTrouble: The ledger cannot be written; nothing further was sent.
             Bug: This program contradicts itself.
         """
-        self._tray.look(at_once=True)
+        self._tray.empty()
         for job in self.ledger.open_jobs():
             self.poller.add(job, at_once=True)
         polling = asyncio.create_task(self.poller.run())
@@ -139,7 +140,8 @@ class Runner:
             await asyncio.gather(polling, return_exceptions=True)
             for error in await self.poller.finish():
                 self._give_up(error)
-        self._look_into_tray(at_once=True)
+        if self._trouble is None:
+            self._look_into_tray(self._tray.empty)
         if self._trouble is not None:
             raise self._trouble
         return reason
@@ -174,9 +176,9 @@ class Runner:
         if self.poller.silent_for_s() > self.policy.unreachable_after_s:
             self.stop(StopReason.UNREACHABLE)
 
-    def _look_into_tray(self, *, at_once: bool = False) -> None:
+    def _look_into_tray(self, look: Callable[[], None] | None = None) -> None:
         try:
-            self._tray.look(at_once=at_once and self._trouble is None)
+            (look or self._tray.look)()
         except DiskTrouble as trouble:
             self._give_up(trouble)
 
@@ -221,7 +223,9 @@ class Runner:
             self.gate.give_back(1)
             return
         slots = 1 + self.gate.try_slots(room - 1)
-        self._look_into_tray(at_once=True)  # a pause or a cancel that has come holds for this claim
+        self._look_into_tray(
+            partial(self._tray.look, at_once=True)
+        )  # a pause that has come holds for this claim
         try:
             claim = await self.ledger.claim(self.options.rules, slots)
         except DiskTrouble as trouble:
@@ -329,7 +333,7 @@ class Runner:
                 return None
             if self._stop is not None:
                 return self._stop
-        self._look_into_tray(at_once=True)
+        self._look_into_tray(self._tray.empty)
         if self.poller.waiting or self._may_claim():
             return None  # a poll settled or revived a doubt meanwhile, or a person queued something
         if self._blocked_by or self._lead_capped:

@@ -157,13 +157,21 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def waiting(ledger: Path, limit: int = AT_ONCE_MAX, *, leave: str = "") -> list[Path]:
-    """The files that wait, oldest first, at most `limit` of them; those of the kind `leave` are left.
+def waiting(ledger: Path) -> list[Path]:
+    """The files that wait in a ledger's inbox, oldest first, at most `AT_ONCE_MAX` of them.
 
     Raises:
         DiskTrouble: The folder is there and cannot be read.
     """
-    folder = inbox_path(ledger)
+    return waiting_in(inbox_path(ledger))
+
+
+def waiting_in(folder: Path, limit: int = AT_ONCE_MAX, *, leave: str = "") -> list[Path]:
+    """The files that wait in an inbox folder, oldest first, at most `limit`; those of kind `leave` are left.
+
+    Raises:
+        DiskTrouble: The folder is there and cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             names = heapq.nsmallest(limit, (entry.name for entry in entries if _is_item(entry.name, leave)))

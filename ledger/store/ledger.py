@@ -84,6 +84,7 @@ class Ledger:
         self.books = Books(connection, clock, policy or Policy(), read_delivery=read_delivery)
         self.group = GroupCommit(self.books)
         self._reserve: reserve.Reserve | None = None
+        self._inbox = inbox.inbox_path(self.path)
 
     def close(self) -> None:
         """Truncate the log (deleted bearers' bytes go with it), close the files, let go of the lock."""
@@ -290,21 +291,21 @@ class Ledger:
     def take_inbox(self) -> list[intents.Taken]:
         """Carry out what waits in `LEDGER.inbox/`, oldest first, and remove each file once that is on disk.
 
-        At most `inbox.AT_ONCE_MAX` at a time. Deliveries are left where nobody can read them.
+        One transaction, a savepoint an item, at most `inbox.AT_ONCE_MAX` of them. Deliveries are left where
+        nobody can read them.
 
         Raises:
-            DiskTrouble: The ledger or the inbox cannot be written.
+            DiskTrouble: The ledger or the inbox cannot be written; every file is still there.
         """
         leave = "delivery" if self.books.read_delivery is None else ""
-        taken = []
-        for path in inbox.waiting(self.path, leave=leave):
-            item = inbox.read(path)
-            if isinstance(item, inbox.Junk):
-                taken.append(intents.Taken(item.note))
-                continue
+        found = [inbox.read(path) for path in inbox.waiting_in(self._inbox, leave=leave)]
+        items = [one for one in found if isinstance(one, inbox.Item)]
+        taken = [intents.Taken(one.note) for one in found if isinstance(one, inbox.Junk)]
+        if items:
             with self.books.transaction():
-                taken.append(intents.apply(self.books, item))
-            inbox.done(path)
+                taken += [intents.apply(self.books, item) for item in items]
+        for item in items:
+            inbox.done(item.path)
         return taken
 
     def fit_deliveries(self) -> list[intents.Taken]:

@@ -60,7 +60,7 @@ def test_two_names_of_one_ledger_share_an_inbox(ledger: Path, tmp_path: Path) ->
 def test_order_is_the_order_of_dropping_and_the_number_is_bounded(ledger: Path) -> None:
     late = [inbox.drop(ledger, "pause", {"n": n}, now=START + timedelta(seconds=n)) for n in (3, 1, 2)]
     assert inbox.waiting(ledger) == [late[1], late[2], late[0]]
-    assert inbox.waiting(ledger, 2) == [late[1], late[2]]
+    assert inbox.waiting_in(inbox.inbox_path(ledger), 2) == [late[1], late[2]]
 
 
 @pytest.mark.parametrize(
