@@ -96,9 +96,11 @@ class Bench:
 
     def arguments(self, phase: str, db: Path) -> list[str]:
         """The command line of a phase, after `leadledger`."""
+        run = ["run", "--route", "lead-session", "--budget", "100", "--concurrency", "2"]
         tail = {
             "import": ["import", str(db.with_suffix(".csv"))],
-            "run": ["run", "--route", "lead-session", "--budget", "100", "--no-audit", "--concurrency", "2"],
+            "run": [*run, "--no-audit"],
+            "audit": run,
         }[phase]
         return ["--db", str(db), *tail]
 
@@ -227,7 +229,7 @@ def prepare(where: Bench, key: str, phase: str = "run") -> Path:
 def resume(where: Bench, db: Path, key: str, phase: str = "run") -> dict[str, Any]:
     """Go on to the end without faults, judge, and clear away."""
     codes = [where.call("import", db) if phase == "import" else 0, where.call("run", db)]
-    bad, doubts = judge(where, db, f"Point {key}", codes)
+    bad, doubts = judge(where, db, f"Point {key}", codes, audited=phase == "audit")
     for path in where.folder.glob(db.stem + "*"):
         path.unlink()
     return {"doubts": doubts, "bad": bad}
@@ -238,8 +240,14 @@ def _kill_at(call: str, number: int) -> tuple[str, ...]:
     return ("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}")
 
 
-def judge(where: Bench, db: Path, name: str, codes: list[int]) -> tuple[list[str], int]:
-    """What the sandbox's books and the ledger say against each other; (complaints, open doubts)."""
+def judge(
+    where: Bench, db: Path, name: str, codes: list[int], *, audited: bool = False
+) -> tuple[list[str], int]:
+    """What the sandbox's books and the ledger say against each other; (complaints, open doubts).
+
+    Only an audit may have closed a doubt: as lost (charged, its answer gone with the process), or as free,
+    and then nothing may have been charged for it.
+    """
     bad = [f"exit codes {codes}"] if codes[0] != 0 or codes[1] not in {0, 3} else []
     books = tell(where.base_url, "/sandbox/books")
     mine = [one for one in books["submissions"] if one["payload"]["lead"]["company"].startswith(name + " ")]
@@ -261,15 +269,18 @@ def judge(where: Bench, db: Path, name: str, codes: list[int]) -> tuple[list[str
     connection.close()
     if ok != "ok":
         bad.append(f"integrity: {ok}")
-    if sum(states.values()) != LEADS or set(states) - {"matched", "no_match", "in_doubt"}:
+    fine = {"matched", "no_match", "in_doubt"} | ({"lost"} if audited else set())
+    if sum(states.values()) != LEADS or set(states) - fine:
         bad.append(f"states {dict(states)}")
     for one in mine:
         known = one["remote_job_id"] in costs
         if known and costs[one["remote_job_id"]] != one["charged_microusd"]:
             bad.append(f"{one['remote_job_id']}: {costs[one['remote_job_id']]} != {one['charged_microusd']}")
-    unknown = sum(one["remote_job_id"] not in costs for one in mine)
-    if unknown > states["in_doubt"]:
-        bad.append(f"{unknown} accepted, unknown and not in doubt")
+    unknown = sum(
+        one["remote_job_id"] not in costs and not (audited and one["charged_microusd"] == 0) for one in mine
+    )
+    if unknown > states["in_doubt"] + states["lost"]:
+        bad.append(f"{unknown} accepted, unknown and neither in doubt nor lost")
     return bad, states["in_doubt"]
 
 

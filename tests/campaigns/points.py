@@ -39,6 +39,7 @@ def play(
 
     `shown`: a line a sandbox on stderr, with the rate.
     """
+    assert len(dict(plan)) == len(plan), "two points of one key would share their leads"
     rows = read_log(log)
     left = [(key, point) for key, point in plan if key not in rows]
     chunks = [left[start : start + SANDBOX_LASTS] for start in range(0, len(left), SANDBOX_LASTS)]

@@ -2,10 +2,11 @@
 
     python tests/campaigns/statements.py --jobs 2 --log FILE
 
-Over an import (with its migration), a run, the resume of a killed run, a run whose ledger takes no paid
-answer, and the start after that. A statement's kill comes just before SQLite begins it. Each point: a fresh
-ledger, the kill, the same commands again to the end; judged by the sandbox's books. The control is the
-resender that forgets doubts: killed where an answer is only in memory, it must be caught paying twice.
+Over an import (with its migration), a run, the resume of a killed run, one that audits its doubt, a run whose
+ledger takes no paid answer, and the start after that. A statement's kill comes just before SQLite begins it.
+Each point: a fresh ledger, the kill, the same commands again to the end; judged by the sandbox's books. The
+control is the resender that forgets doubts: killed where an answer is only in memory, it must be caught
+paying twice.
 """
 
 from __future__ import annotations
@@ -71,10 +72,18 @@ def refuse(books, job_id, fence, event, **rest):
 verbs.record = refuse
 """
 """A disk that is full just when a paid answer comes."""
+LATER: Final = """\
+from datetime import timedelta
+from ledger.clock import SystemClock
+true = SystemClock.now
+SystemClock.now = lambda self: true(self) + timedelta(seconds=60)
+"""
+"""A minute on: no POST of before can still land, and the balance may be asked."""
 PHASES: Final = {
     "import": ("import", ""),
     "run": ("run", ""),
     "resume": ("run", ""),
+    "audit": ("audit", LATER),
     "refused": ("run", REFUSING),
     "from_reserve": ("run", ""),
 }
@@ -83,8 +92,10 @@ PHASES: Final = {
 
 def before(where: kill.Bench, db: Path, phase: str) -> None:
     """What has happened to a ledger when the phase begins."""
-    if phase == "resume":
-        died = where.call("run", db, **{crashpoints.VARIABLE: "post_after:2"})
+    if phase in {"resume", "audit"}:
+        # Of the last one alone the balance can tell what it cost.
+        which = "post_after:2" if phase == "resume" else f"post_after:{kill.LEADS}"
+        died = where.call("run", db, **{crashpoints.VARIABLE: which})
         assert died == warm.KILLED, f"a run that should have died ended with {died}"
     elif phase == "from_reserve":
         stopped = where.call("run", db, planted=REFUSING)

@@ -93,6 +93,7 @@ def test_kills_at_every_named_crash_point(campaigns: Any) -> None:
 def test_kills_at_sql_statements(campaigns: Any) -> None:
     statements = campaigns("statements")
     plan = [(phase, statements.STATEMENT, n) for phase in statements.PHASES for n in (40, 90)]
+    plan += [("audit", statements.STATEMENT, 120)]
     rows = statements.campaign(plan, seed=411)
     assert [row for row in rows if row["bad"] or not row["fired"]] == []
 
