@@ -43,7 +43,12 @@ class QuietAudit:
         smallest_price_microusd: int,
     ) -> None:
         self._ledger, self._provider, self._clock, self._policy = ledger, provider, clock, policy
-        self._deadline_s = post_deadline_s
+        self._wait_s = policy.freeze_s + post_deadline_s
+        # What is left of earlier doubts' freeze is waited for on the monotonic clock, from here on: a wall
+        # clock that steps forward ends no freeze early.
+        ends = ledger.freeze_ends(self._wait_s)
+        left = 0.0 if ends is None else ends - clock.now().timestamp()
+        self._thaws = clock.monotonic() + min(left, self._wait_s)
         self._smallest = smallest_price_microusd
         self._agreed = False
         self.conclusion = ""
@@ -77,16 +82,19 @@ class QuietAudit:
         tell(self.conclusion)
         return []
 
+    def doubted(self) -> None:
+        """A paid POST has just come to nothing certain."""
+        self._thaws = max(self._thaws, self._clock.monotonic() + self._wait_s)
+
     async def _freeze(self, stopping: Stopping, tell: Callable[[str], None]) -> bool:
         """True once no doubtful POST can still act; False when there is none left or the run stops."""
         while True:
-            ends = self._ledger.freeze_ends(self._policy.freeze_s + self._deadline_s)
-            if ends is None or stopping() is None:
+            doubts = len(self._ledger.doubts())
+            if not doubts or stopping() is None:
                 return False
-            left = ends - self._clock.now().timestamp()
+            left = self._thaws - self._clock.monotonic()
             if left <= 0:
                 return True
-            doubts = len(self._ledger.doubts())
             tell(f"{doubts} in doubt: balance audit in {left:.0f} s, once nothing can still land")
             await self._wait(stopping, left)
 

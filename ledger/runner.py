@@ -271,6 +271,8 @@ class Runner:
             self._prober.start()
         if step.to_state is State.QUEUED:
             self._drained = False
+        elif step.to_state is State.IN_DOUBT:
+            self._audit.doubted()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A POST or the poller is over; what it raised, if anything, ends the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from ledger import events as ev
@@ -114,3 +115,33 @@ def test_another_agents_balance_proves_nothing(bench: Any) -> None:
     # The same agent's balance, the same amount: a proof.
     assert bench.run() == "finished"
     assert bench.states() == {"matched": 2}
+
+
+def test_a_wall_clock_that_jumps_ahead_ends_no_freeze(bench: Any) -> None:
+    """A call lands late, within the freeze; meanwhile the machine's clock was set two hours ahead."""
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    landed: list[float] = []
+
+    async def clock_is_set() -> None:
+        await bench.until(lambda: bench.states() == {"in_doubt": 1})
+        bench.clock.start += timedelta(hours=2)
+        await bench.clock.sleep(bench.policy.freeze_s - 60)
+        bench.provider.taken_microusd += CEILING
+        landed.append(bench.clock.monotonic())
+
+    assert bench.run(beside=clock_is_set) == "finished"
+    assert landed
+    assert bench.states() == {"in_doubt": 1}, "it was not proved free and sent again"
+    assert len(bench.provider.posts) == 1
+
+
+def test_the_freeze_of_an_earlier_runs_doubt_goes_on_where_it_was(bench: Any) -> None:
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    assert bench.run(audit=False) == "finished"
+    bench.clock.advance(bench.policy.freeze_s / 2)
+    before = bench.clock.monotonic()
+    assert bench.run(post_deadline_s=60.0) == "finished"
+    sent_again = bench.provider.posted_at[1] - before
+    assert bench.policy.freeze_s / 2 + 50 < sent_again < bench.policy.freeze_s / 2 + 70
