@@ -29,6 +29,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resolve": ("resolve", "Decide a doubt: resend, write off, or accept a job id."),
     "audit": ("audit", "Does everything add up? The books, the history, the provider's balance."),
     "export": ("export", "Results joined back to the rows of an import, as CSV."),
+    "browse": ("browse", "The live ledger in your browser: overview, leads, runs, tables, SQL."),
+    "snapshot": ("snapshot", "A clean copy to share: no secret in it, and with --mask nobody's name."),
     "balance": ("balance", "The provider's balance and how many jobs it carries."),
     "doctor": ("doctor", "This machine, this file, this key: what is right, what is not."),
     "sandbox": ("sandbox", "A local provider with faults on request."),

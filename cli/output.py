@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
-_BAD: Final = {"Cc", "Cf", "Cs"}
+from ledger.plaintext import clean
 
-
-def clean(text: object) -> str:
-    """A lead's text for a terminal: control and format characters out, so that a name moves no cursor."""
-    plain = str(text)
-    if plain.isascii() and plain.isprintable():
-        return plain
-    return "".join("�" if unicodedata.category(sign) in _BAD else sign for sign in plain)
+__all__ = ["clean", "colours", "emit_json", "error", "paint", "say", "table", "tell"]
 
 
 def say(text: str) -> None:

@@ -26,6 +26,8 @@ KEYS: Final[dict[str, str]] = {
     "concurrency": "paid POSTs in the air at once",
     "in_flight": "jobs at the provider at once",
     "freeze": "seconds after which a lost POST can no longer act",
+    "port": "where `browse` listens",
+    "webhook_secret_file": "a file that holds the signing secrets of webhooks",
     "region": "region of phone numbers without a country code",
 }
 """What `leadledger.toml` may say: each key is the option of that name; a table `[run]` is for `run` only."""

@@ -11,41 +11,11 @@ import click
 from ledger.cli import options, output
 from ledger.model import LEAD_FIELDS
 from ledger.money import usd
+from ledger.sentences import step_sentence
 
 if TYPE_CHECKING:
     from ledger.cli.settings import Globals
     from ledger.store.read import LeadStory
-
-_SENTENCES = {
-    "enqueued": "written down to be asked",
-    "retried": "written down to be asked again",
-    "resent": "written down again, because a person asked to resend it",
-    "claimed": "sent (attempt {attempt}), {ceiling} set aside",
-    "suppressed": "skipped: the lead has opted out",
-    "lacks_fields": "skipped: the lead lacks what the route needs",
-    "cancelled_by_person": "cancelled by a person",
-    "accepted": "accepted by the provider as {remote}",
-    "answered": "answered at once: {to}",
-    "refused": "refused by the provider ({error}); the money is released",
-    "provider_failed": "failed at the provider ({error})",
-    "not_sent": "no connection ({error}): surely not sent, the money is released",
-    "throttled": "the provider asked to slow down: back in the queue, the money is released",
-    "no_money": "the balance did not cover it: back in the queue",
-    "not_allowed": "the provider refused the key: back in the queue",
-    "outcome_unknown": "in doubt: {error}; it may have been accepted, the money stays set aside",
-    "found_at_start": "in doubt: the runner was killed while this call was in the air",
-    "completed": "done: {to}",
-    "unreachable": "in doubt: {evidence}",
-    "same_key_resend": "sent again with the same key",
-    "poll_evidence": "doubt closed by a poll: {to}",
-    "delivery_evidence": "settled by a delivery: {to}",
-    "accepted_by_person": "a person named the provider's job: {remote}",
-    "proved_free": "doubt closed: {evidence}; back in the queue",
-    "audit_charged": "lost: the audit shows it was charged and the answer is gone ({evidence})",
-    "written_off": "lost: written off by a person ({evidence})",
-    "resent_by_person": "lost: a person asked to resend it ({evidence})",
-    "late_answer": "a late answer settled it: {to}",
-}
 
 
 @click.command(epilog="Example: leadledger show 'Laser Bella'")
@@ -87,7 +57,7 @@ def _tell(story: LeadStory) -> None:
     for job_id, steps in _by_job(story.steps).items():
         output.say(output.paint(f"Job {job_id}, {steps[0]['route']}", "1"))
         for step in steps:
-            output.say(f"  {step['at'][:19].replace('T', ' ')}  {_sentence(step)}")
+            output.say(f"  {step['at'][:19].replace('T', ' ')}  {output.clean(step_sentence(step))}")
         _tell_money([entry for entry in story.money if entry["job_id"] == job_id])
     for result in story.results:
         output.say(output.paint(f"Answer to job {result['job_id']}", "1"))
@@ -99,19 +69,6 @@ def _by_job(steps: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     for step in steps:
         jobs[step["job_id"]].append(step)
     return jobs
-
-
-def _sentence(step: dict[str, Any]) -> str:
-    ceiling = "" if step["ceiling_microusd"] is None else usd(step["ceiling_microusd"])
-    text = _SENTENCES.get(step["reason"], step["reason"])
-    return text.format(
-        attempt=step["attempt"],
-        ceiling=ceiling,
-        remote=output.clean(step["remote_job_id"] or "?"),
-        error=output.clean(step["error"] or "no reason given"),
-        evidence=output.clean(step["evidence"] or "no evidence noted"),
-        to=step["to_state"].replace("_", " "),
-    )
 
 
 def _tell_money(entries: list[dict[str, Any]]) -> None:

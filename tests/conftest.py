@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,12 @@ settings.load_profile("leadledger")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="FOLDER", help="keep the browser walk's pictures there")
     parser.addoption("--golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 
 def pytest_report_header() -> str:
-    return f"leadledger {__version__}, SQLite {sqlite3.sqlite_version}"
+    return f"leadledger {__version__}, SQLite {sqlite3.sqlite_version}, Datasette {version('datasette')}"
 
 
 @pytest.fixture

@@ -76,14 +76,14 @@ def serve(
     """
     with listen(host, port) as ear:
         server = make_server(settings)
-        with _stopped_by_signals(server):
+        with stopped_by_signals(server):
             if on_ready is not None:
                 on_ready(ear.getsockname()[1])
             server.run(sockets=[ear])
 
 
 @contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
     """Let SIGTERM and SIGINT stop the server and end nothing else.
 
     While it serves, uvicorn has its own handlers. Before that a signal must not be lost; afterwards uvicorn

@@ -18,6 +18,8 @@ from ledger.store.engine import sqlite3
 SCHEMA_VERSION: Final = 3
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
+SNAPSHOT_ID: Final = 0x4C454453
+"""`LEDS`: a copy to look at. Nothing is ever sent from one, else its queue would be paid for twice."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "davfs"}
 )
@@ -97,8 +99,12 @@ def _read_only(folder: Path) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, only_read: bool = False) -> None:
     """Refuse a file that is not a ledger this version understands. A missing or empty file is fine.
+
+    Args:
+        path: The file.
+        only_read: A snapshot will do too.
 
     Raises:
         LedgerFileProblem: Not SQLite, not a ledger, unreadable, or made by a newer version.
@@ -108,7 +114,12 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise LedgerFileProblem(f"{path} is not a file.", next_step="Name a ledger with --db.")
     application_id, version = _identity(path)
-    if application_id != APPLICATION_ID:
+    if application_id == SNAPSHOT_ID and not only_read:
+        raise LedgerFileProblem(
+            f"{path} is a snapshot, to look at only: what it says is queued is queued in the ledger too.",
+            next_step="Name the ledger itself with --db.",
+        )
+    if application_id not in {APPLICATION_ID, SNAPSHOT_ID}:
         raise LedgerFileProblem(
             f"{path} is not a ledger.",
             next_step="Name another file with --db; a new one is created where none is.",
@@ -192,7 +203,7 @@ def connect_readonly(path: Path) -> Connection:
         raise LedgerFileProblem(
             f"There is no ledger at {path}.", next_step="`leadledger import FILE` makes one; --db names it."
         )
-    check_file(path)
+    check_file(path, only_read=True)
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
     connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
     connection.execute("PRAGMA query_only = ON")

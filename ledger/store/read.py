@@ -112,6 +112,11 @@ _RATE: Final = """
     SELECT COUNT(*) FROM jobs WHERE state IN ('matched', 'no_match', 'failed') AND finished_at >= ?
 """
 
+_COLUMNS: Final = """
+    SELECT m.name, c.name AS column FROM sqlite_master m JOIN pragma_table_info(m.name) c
+    WHERE m.type IN ('table', 'view') ORDER BY m.name, c.cid
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Money:
@@ -353,6 +358,13 @@ class Reader:
             UsageProblem: It is another one.
         """
         check_origin(self._connection, origin, change_provider=False)
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Every table and view with its columns, in order."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in rows(self._connection, _COLUMNS):
+            found[row["name"]] = (*found.get(row["name"], ()), row["column"])
+        return found
 
     def schema_version(self) -> int:
         """`PRAGMA user_version`."""

@@ -46,6 +46,16 @@ def test_io_errors(campaigns: Any) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_webhooks_signed_and_forged(campaigns: Any) -> None:
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed here")
+    result = campaigns("webhooks").campaign(cases=60, seed=411)
+    assert (result["bad"], result["server_errors"], result["control_refused"]) == ([], 0, 20)
+    assert result["cases"] >= 60
+    assert result["accepted"] * 2 >= result["cases"], "refusals alone test nothing behind the signature"
+    assert result["taken_in"] == result["different"] > 10
+
+
+@pytest.mark.timeout(300)
 def test_signals_and_two_runners(campaigns: Any) -> None:
     # Whether two short runs overlap is chance in so few races; tests/story shows the refusal itself.
     rows = campaigns("processes").campaign(signals=5, races=2, pauses=3, seed=411, control=2)

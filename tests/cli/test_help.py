@@ -9,7 +9,7 @@ import click
 import pytest
 
 from ledger.cli.main import COMMANDS, cli
-from ledger.cli.show import _SENTENCES
+from ledger.sentences import SENTENCES
 from ledger.states import STEPS
 
 HEAVY = ("httpx", "sqlite_utils", "sqlite3", "uvicorn", "datasette", "asyncio", "ledger.runner")
@@ -42,4 +42,4 @@ def test_every_command_has_an_example_and_the_common_options(name: str) -> None:
 
 
 def test_every_reason_has_its_sentence() -> None:
-    assert set(_SENTENCES) == {step.reason.value for step in STEPS}
+    assert set(SENTENCES) == {step.reason.value for step in STEPS}
