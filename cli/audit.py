@@ -188,9 +188,7 @@ def _tell(audit: Audit, found: Compared | None, note: str, claims: int) -> None:
 
 def _sentence(found: Compared) -> str:
     if found.expected_microusd is None or found.gap_microusd is None:
-        return (
-            f"Balance {usd(found.observed_microusd)}: no opening was noted, so there is nothing to compare."
-        )
+        return f"Balance {usd(found.observed_microusd)}, compared with nothing. {found.incomparable}"
     text = (
         f"Balance: expected {usd(found.expected_microusd)}, observed {usd(found.observed_microusd)}, "
         f"gap {usd(found.gap_microusd)}"

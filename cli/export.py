@@ -27,6 +27,7 @@ _OWN: Final = (
     "ledger_note",
     "ledger_charged_usd",
     "ledger_held_usd",
+    "ledger_same_lead_as_row",
 )
 _FLAGS: Final = frozenset({"matched", "billed", "cache_hit"})
 _COLUMNS_MAX: Final = 200
@@ -54,7 +55,9 @@ def command(
 
     The original columns come first, as they were and in their order, then what the ledger knows
     (`ledger_state`, `ledger_charged_usd`, …), then the answer's own fields (`enriched_…`). Rows that were
-    rejected are there too, with the reason. Exact for machines: cells are not made safe for spreadsheets.
+    rejected are there too, with the reason. The money of all a lead's jobs stands on its first row, and 0
+    on its later ones (`ledger_same_lead_as_row`), so the columns can be summed. Exact for machines: cells
+    are not made safe for spreadsheets.
     """
     del yes
     from ledger.store.read import Reader
@@ -128,8 +131,9 @@ def _cells(
             row.route,
             row.state or ("rejected" if row.lead_id is None else "not asked"),
             row.problem or row.reason,
-            plain_usd(row.charged_microusd),
-            plain_usd(row.held_microusd),
+            plain_usd(0 if row.same_lead_as_row else row.charged_microusd),
+            plain_usd(0 if row.same_lead_as_row else row.held_microusd),
+            row.same_lead_as_row,
             *(answer.get(name, "") for name in enriched),
         ]
 

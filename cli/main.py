@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from ledger import __version__
+from ledger import __version__, crashpoints
 from ledger.cli import output, settings
 from ledger.errors import LeadledgerError
 
@@ -101,6 +101,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
+        crashpoints.arm(os.environ.get(crashpoints.VARIABLE))
         code: Any = cli.main(
             args=arguments,
             prog_name="leadledger",

@@ -93,13 +93,49 @@ def selection(command: F) -> F:
     return command
 
 
-def budgets(command: F) -> F:
-    """The four caps."""
+def budgets(*, required: bool) -> Callable[[F], F]:
+    """The four caps; a run cannot do without the first."""
+
+    def decorated(command: F) -> F:
+        for decorate in (
+            click.option("--new-budget", is_flag=True, help="A fresh budget instead of continuing the last."),
+            option("--budget-total", type=Usd(), help="Cap of the whole ledger."),
+            option("--budget-lead", type=Usd(), help="Cap of one lead over the ledger's life."),
+            option("--budget-day", type=Usd(), help="Cap of one UTC day."),
+            option(
+                "--budget",
+                type=Usd(),
+                required=required,
+                help="Cap of this run and those that continue it.",
+            ),
+        ):
+            command = decorate(command)
+        return command
+
+    return decorated
+
+
+def pace(command: F) -> F:
+    """How much at once, until when, and what becomes of doubts."""
     for decorate in (
-        option("--budget-total", type=Usd(), help="Cap of the whole ledger."),
-        option("--budget-lead", type=Usd(), help="Cap of one lead over the ledger's life."),
-        option("--budget-day", type=Usd(), help="Cap of one UTC day."),
-        option("--budget", type=Usd(), required=True, help="Cap of this run and those that continue it."),
+        click.option("--no-audit", is_flag=True, help="Leave doubts alone at the end."),
+        option("--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead."),
+        option("--until", metavar="HH:MM", help="Claim nothing from this local time on."),
+        option(
+            "--in-flight",
+            type=click.IntRange(1, 100_000),
+            default=10_000,
+            show_default=True,
+            help="Jobs at the provider.",
+        ),
+        option(
+            "--concurrency",
+            type=click.IntRange(1, 200),
+            default=5,
+            show_default=True,
+            help="Paid POSTs in the air: bounds the doubts of one crash.",
+        ),
+        click.option("--change-provider", is_flag=True, help="Accept another provider than the last run's."),
     ):
         command = decorate(command)
     return command

@@ -59,7 +59,7 @@ def _facts(runner: Runner, ledger: Ledger, seconds: float, budget: int) -> dict[
 
 
 def _line(facts: dict[str, Any]) -> str:
-    eta = "" if facts["eta_s"] is None else f" · {_duration(facts['eta_s'])} left"
+    eta = "" if facts["eta_s"] is None else f" · {duration(facts['eta_s'])} left"
     text = (
         f"{facts['done']:,} done · {facts['submitting'] + facts['waiting']:,} in flight · "
         f"{facts['queued']:,} queued · charged {usd(facts['charged_microusd'])} of "
@@ -68,7 +68,8 @@ def _line(facts: dict[str, Any]) -> str:
     return f"{text} · {output.clean(facts['note'])}" if facts["note"] else text
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ledger.cli import control, options, output, wiring
+from ledger.cli import control, options, output, summary, wiring
 from ledger.clock import SystemClock
-from ledger.errors import Bug, DiskTrouble, Unreachable, UsageProblem
+from ledger.errors import Bug, DiskTrouble, LeadledgerError, Unreachable, UsageProblem
 from ledger.money import usd
-from ledger.states import StopReason
+from ledger.states import State, StopReason
 
 if TYPE_CHECKING:
     from ledger.api.profile import Profile
     from ledger.cli.settings import Globals
-    from ledger.events import Secret
-    from ledger.orders import Progress
+    from ledger.events import BalanceUnknown, Secret
     from ledger.policy import Policy
     from ledger.runner import Runner
     from ledger.store.ledger import Ledger
@@ -66,26 +66,8 @@ class Wishes:
 
 @click.command(epilog="Example: leadledger run --route lead-session --budget 50 --until 06:00")
 @options.selection
-@options.budgets
-@click.option("--new-budget", is_flag=True, help="Start a fresh budget instead of continuing the last one.")
-@click.option("--change-provider", is_flag=True, help="Accept another provider than the last run's.")
-@options.option(
-    "--concurrency",
-    type=click.IntRange(1, 200),
-    default=5,
-    show_default=True,
-    help="Paid POSTs in the air: bounds the doubts of one crash.",
-)
-@options.option(
-    "--in-flight",
-    type=click.IntRange(1, 100_000),
-    default=10_000,
-    show_default=True,
-    help="Jobs at the provider.",
-)
-@options.option("--until", metavar="HH:MM", help="Claim nothing from this local time on.")
-@options.option("--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead.")
-@click.option("--no-audit", is_flag=True, help="Leave doubts alone at the end.")
+@options.budgets(required=True)
+@options.pace
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, like `plan`.")
 @options.provider
 @options.common
@@ -112,7 +94,8 @@ def command(
     if dry_run:
         from ledger.cli.plan import show_plan
 
-        ctx.exit(show_plan(ctx.obj, profile, Wishes(**wishes), as_json=as_json))
+        show_plan(ctx.obj, profile, wishes, None, as_json=as_json)
+        return
     from ledger.api.profile import Profile
 
     loaded = Profile.load(profile)
@@ -146,8 +129,13 @@ class Night:
         self.policy: Policy = profile.policy(**({} if wishes.freeze is None else {"freeze_s": wishes.freeze}))
         self.until = _next_time(wishes.until)
         self.signal: int | None = None
+        self._signalled = asyncio.Event()
+        self.skipped: dict[str, int] = {}
+        """Leads that this run found it need not ask, by reason."""
         self._runner: Runner | None = None
         self.run_id: int | None = None
+        self.ended: StopReason | None = None
+        """Why the run ended, where an error ended it."""
         self.started = time.monotonic()
         if wishes.budget < self.ceiling:
             raise UsageProblem(
@@ -159,6 +147,16 @@ class Night:
     async def work(self) -> int:
         """Open, run, close; returns the exit code."""
         self._watch_signals()
+        try:
+            return await self._open()
+        except LeadledgerError as problem:
+            if self.ended is None or not self.as_json:
+                raise
+            output.error(problem.what, problem.money, problem.next_step, as_json=False)
+            self._summary(self._runner, self.ended, problem)
+            return problem.exit_code
+
+    async def _open(self) -> int:
         db, profile = self.globals.db, self.profile
         with wiring.open_ledger(db, "run", self.clock, self.policy, profile=profile) as ledger:
             recovered = ledger.recover()
@@ -192,15 +190,16 @@ class Night:
             change_provider=wishes.change_provider,
         )
         async with Client(self.base_url, self.key, self.profile, self.clock) as client:
-            await self._open_balance(ledger, client)
-            ledger.enqueue(wishes.route, self.mode, selection, build, lambda: self.signal is not None)
+            balance = await self._open_balance(ledger, client)
+            stopped = lambda: self.signal is not None  # noqa: E731 - one line
+            self.skipped = ledger.enqueue(wishes.route, self.mode, selection, build, stopped).skipped
             if self.signal is not None:
                 ledger.end_run(StopReason.INTERRUPTED)
                 return self._summary(None, StopReason.INTERRUPTED)
-            reason = await self._loop(ledger, client, caps)
+            reason = await self._loop(ledger, client, caps, balance)
         return self._summary(self._runner, reason)
 
-    async def _loop(self, ledger: Ledger, client: Any, caps: Any) -> StopReason:
+    async def _loop(self, ledger: Ledger, client: Any, caps: Any, balance: int | None) -> StopReason:
         from ledger.api.gate import Gate
         from ledger.cli.progress import show
         from ledger.orders import Options
@@ -219,6 +218,7 @@ class Night:
                 in_flight=wishes.in_flight,
                 until=self.until,
                 limit=wishes.limit,
+                balance_microusd=balance,
                 same_key_rounds=3 if self.profile.honours_idempotency_key else 0,
                 audit=not wishes.no_audit and self.profile.balance_exclusive,
                 alone=self.profile.balance_exclusive,
@@ -230,6 +230,7 @@ class Night:
         try:
             reason = await runner.run()
         except DiskTrouble:
+            self.ended = StopReason.DISK
             _end(ledger, StopReason.DISK)
             raise
         finally:
@@ -238,32 +239,29 @@ class Night:
         ledger.end_run(reason)
         return reason
 
-    async def _open_balance(self, ledger: Ledger, client: Any) -> None:
-        """Re-base the opening balance when nothing is open or on its way back; else the old one stands."""
-        from ledger.events import Balance
+    async def _open_balance(self, ledger: Ledger, client: Any) -> int | None:
+        """Note the balance (micro-dollars; None if it cannot be read tonight).
 
-        reading = await client.balance()
+        It re-bases the opening when nothing is open or on its way back; else the old one stands.
+
+        Raises:
+            ProviderProblem: Key or address will not do; the run has ended for that reason.
+        """
+        from ledger.events import Balance
+        from ledger.waiting import unless
+
+        reading = await unless(client.balance(), lambda: self._signalled if self.signal is None else None)
+        if reading is None:
+            return None
         if not isinstance(reading, Balance):
-            if reading.not_allowed:
-                ledger.end_run(StopReason.NOT_ALLOWED)
-                raise UsageProblem(
-                    f"The provider refuses this key ({reading.error}).",
-                    next_step="Check LEADLEDGER_API_KEY; `leadledger doctor` looks at it.",
-                )
-            if reading.error == "http_404":
-                ledger.end_run(StopReason.REFUSED)
-                raise UsageProblem(
-                    f"{self.base_url} answers, but has no balance (404): it is not the provider.",
-                    next_step="Check --base-url; nothing was sent.",
-                )
-            if reading.error in {"connect_error", "connect_timeout"}:
-                ledger.end_run(StopReason.UNREACHABLE)
-                raise Unreachable(
-                    f"{self.base_url} cannot be reached ({reading.error}).",
-                    next_step="Check the address and the network, then start the same command again.",
-                )
+            found = _unusable(reading, self.base_url)
+            if found is not None:
+                reason, problem = found
+                ledger.end_run(reason)
+                self.ended = reason
+                raise problem
             output.tell(f"The balance could not be read ({reading.error}); doubts cannot be audited tonight.")
-            return
+            return None
         kind = "opening" if ledger.may_rebase() else "reading"
         gap = ledger.note_balance(kind, reading)
         if kind == "opening" and gap.gap_microusd:
@@ -271,6 +269,7 @@ class Night:
                 f"The balance is {usd(reading.amount_microusd)}; the books expected "
                 f"{usd(gap.expected_microusd or 0)}. The difference is noted, not booked."
             )
+        return reading.amount_microusd
 
     def _watch_signals(self) -> None:
         """The first signal drains, the second leaves at once; both are safe.
@@ -287,43 +286,55 @@ class Night:
             signal.signal(number, caught)
 
     def _stop(self, again: bool) -> None:
+        self._signalled.set()
         if self._runner is None:
             return  # nothing is in the air yet
         if again:
             self._runner.abandon()
             return
         self._runner.stop()
-        bound = self.profile.deadline_s(self.mode)
-        output.tell(f"Stopping: waiting for the POSTs in the air ({bound:.0f} s at most).")
+        if in_air := self._runner.in_air:
+            bound = self.profile.deadline_s(self.mode)
+            output.tell(f"Stopping: waiting for the {in_air} POSTs in the air ({bound:.0f} s at most).")
 
     def _settings(self) -> dict[str, Any]:
         """What the run was asked to do, for `runs.settings`; no secret is among it."""
         wishes = {name: getattr(self.wishes, name) for name in Wishes.__slots__}
         return {**wishes, "mode": self.mode, "ceiling": self.ceiling, "base_url": self.base_url}
 
-    def _summary(self, runner: Runner | None, reason: StopReason) -> int:
+    def _summary(
+        self, runner: Runner | None, reason: StopReason, problem: LeadledgerError | None = None
+    ) -> int:
         from ledger.store.read import Reader
 
         with Reader(self.globals.db) as reader:
             counts, money = reader.counts(), reader.money()
         progress = runner.progress if runner is not None else None
-        final = dict(progress.final) if progress is not None else {}
+        final = Counter(progress.final if progress is not None else {})
+        if self.skipped:
+            final[State.SKIPPED] += sum(self.skipped.values())
         code = self._exit_code(reason, final, counts)
         result = {
             "schema": 1,
             "run_id": self.run_id,
             "stop_reason": reason.value,
             "submitted": progress.submitted if progress is not None else 0,
-            "final": final,
+            "final": dict(final),
             "in_doubt": counts["in_doubt"],
             "charged_microusd": progress.charged_microusd if progress is not None else 0,
             "held_microusd": money.held_microusd,
             "seconds": round(time.monotonic() - self.started, 3),
         }
+        if problem is not None:
+            result["error"] = {
+                "what": problem.what,
+                "money": problem.money,
+                "next_step": problem.next_step,
+            }
         if self.as_json:
             output.emit_json(result)
         else:
-            _tell_summary(result, counts, progress)
+            summary.tell(result, counts, progress, self.skipped)
         return code
 
     def _exit_code(self, reason: StopReason, final: dict[str, int], counts: dict[str, int]) -> int:
@@ -334,44 +345,24 @@ class Night:
         return 3 if code == 0 and troubled else code
 
 
-_WHY = {
-    "finished": "Done: every selected job is final.",
-    "limit": "Done: the limit is reached.",
-    "until": "Stopped: it is time. The same command goes on.",
-    "budget": "Stopped: --budget is spent. The same command again starts a fresh budget.",
-    "budget_day": "Stopped: --budget-day is reached. Raise it, or go on after midnight UTC.",
-    "budget_lead": "Stopped: the leads that are left are at --budget-lead.",
-    "budget_total": "Stopped: --budget-total is reached. Only raising it lets the ledger spend more.",
-    "no_funds": "Stopped: the balance does not carry another job. Top it up; the same command goes on.",
-    "interrupted": "Interrupted, safely. The same command goes on.",
-    "not_allowed": "Stopped: the provider refuses the key.",
-    "refused": "Stopped: the provider refuses every request of this route; the rest stays queued.",
-    "unreachable": "Stopped: the provider cannot be reached. Try again later; nothing is lost.",
-}
-
-
-def _tell_summary(result: dict[str, Any], counts: dict[str, int], progress: Progress | None) -> None:
-    note, cap = ("", "") if progress is None else (progress.note, progress.cap)
-    reason = cap if result["stop_reason"] == "budget" and cap else result["stop_reason"]
-    why = _WHY.get(reason, reason)
-    if result["stop_reason"] == "finished" and counts["in_doubt"]:
-        why = "Done, except for what is in doubt."
-    output.say(why)
-    if note and result["stop_reason"] in {"not_allowed", "refused", "unreachable"}:
-        output.say(f"  It says: {output.clean(note)}")
-    done = ", ".join(f"{n:,} {state}" for state, n in sorted(result["final"].items())) or "nothing new"
-    output.say(f"  This run: {result['submitted']:,} sent; {done}.")
-    output.say(f"  Charged {usd(result['charged_microusd'])}; still held {usd(result['held_microusd'])}.")
-    if counts["in_doubt"]:
-        output.say(
-            f"  {counts['in_doubt']} in doubt: sent, outcome unknown. `leadledger jobs --state in_doubt` "
-            "lists them, `leadledger resolve` decides."
+def _unusable(reading: BalanceUnknown, base_url: str) -> tuple[StopReason, LeadledgerError] | None:
+    """Why a balance that cannot be read ends the run before it sends anything; None when it need not."""
+    if reading.not_allowed:
+        return StopReason.NOT_ALLOWED, UsageProblem(
+            f"The provider refuses this key ({reading.error}).",
+            next_step="Check LEADLEDGER_API_KEY; `leadledger doctor` looks at it.",
         )
-        if note:
-            output.say(f"  {output.clean(note)}")
-    open_ = counts["queued"] + counts["waiting"]
-    if open_:
-        output.say(f"  {counts['queued']:,} queued, {counts['waiting']:,} waiting at the provider.")
+    if reading.error == "http_404":
+        return StopReason.REFUSED, UsageProblem(
+            f"{base_url} answers, but has no balance (404): it is not the provider.",
+            next_step="Check --base-url; nothing was sent.",
+        )
+    if reading.error in {"connect_error", "connect_timeout"}:
+        return StopReason.UNREACHABLE, Unreachable(
+            f"{base_url} cannot be reached ({reading.error}).",
+            next_step="Check the address and the network, then start the same command again.",
+        )
+    return None
 
 
 def _end(ledger: Ledger, reason: StopReason) -> None:

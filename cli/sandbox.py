@@ -49,11 +49,11 @@ def command(
     with 411_ is let in. Stop it with Ctrl+C.
     """
     del yes
-    from ledger.sandbox.faults import FAULTS
+    from ledger.sandbox.faults import ASSUMED_AWAY, FAULTS
     from ledger.sandbox.serve import serve
 
     if list_faults:
-        _list(FAULTS, as_json=as_json)
+        _list({**FAULTS, **ASSUMED_AWAY}, as_json=as_json)
         return
     wanted: dict[str, Any] = {"seed": seed, "speed": speed, "opening_usd": opening_usd}
     settings = _settings(scenario, wanted, faults)

@@ -20,6 +20,8 @@ class Options:
     """Claim nothing from this time on."""
     limit: int | None = None
     """The selection's `--limit`: a run that sent that many stops as `limit`, not `finished`."""
+    balance_microusd: int | None = None
+    """The provider's balance when the run began; None when it could not be read."""
     same_key_rounds: int = 0
     """How often doubts are sent once more with their own key: 0 unless the provider is known to honour it."""
     audit: bool = True

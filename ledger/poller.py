@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.api.gate import Gate
 from ledger.api.provider import Provider
@@ -23,6 +24,7 @@ from ledger.policy import Policy
 from ledger.polling import Expectation, Track
 from ledger.store.ledger import Ledger
 from ledger.transition import Transition
+from ledger.waiting import wait_for
 
 WORKERS: Final = 10
 """Polls in the air at once; httpx gets slower with every connection it holds (performance notes)."""
@@ -58,6 +60,7 @@ class Poller:
     ) -> None:
         self._ledger, self._provider, self._clock, self._policy = ledger, provider, clock, policy
         self._gate, self._settled, self._chance = gate, settled, chance
+        self._writing: set[asyncio.Task[None]] = set()
         self._heap: list[tuple[float, int, OpenJob, Track]] = []
         self._order = itertools.count()
         self._live: dict[int, tuple[int, OpenJob, Track]] = {}
@@ -151,6 +154,7 @@ class Poller:
         self.polls += 1
         track.polls += 1
         event = await self._provider.poll(job)
+        crashpoints.reach("poll_after")
         now = self._clock.monotonic()
         failed = isinstance(event, ev.PollFailed) and not event.throttled
         self._silent_since = (self._silent_since or now) if failed else None
@@ -204,31 +208,34 @@ class Poller:
             pause = max(pause, spread / (self._policy.gone_polls - 1))
         return max(pause, asked or 0.0)
 
+    async def finish(self) -> list[BaseException]:
+        """After `run` was cancelled: what is being written is written, and heard of; returns its errors."""
+        done = await asyncio.gather(*self._writing, return_exceptions=True)
+        return [error for error in done if error is not None]
+
     async def _record(self, job: OpenJob, track: Track, event: ev.Event) -> None:
-        """Write what a poll said; the job goes on in its new state, if that one is polled."""
+        """Write what a poll said. A run that ends meanwhile does not cut this off: `finish` waits for it."""
+        writing = asyncio.create_task(self._write(job, track, event))
+        self._writing.add(writing)
+        try:
+            await asyncio.shield(writing)
+        finally:
+            if writing.done():
+                self._writing.discard(writing)
+
+    async def _write(self, job: OpenJob, track: Track, event: ev.Event) -> None:
+        """The job goes on in its new state, if that one is polled."""
         try:
             step = await self._ledger.record(job.job_id, job.fence, event, polls=track.polls)
         except StaleWrite:
             if not job.in_doubt:
                 raise
             return  # its doubt was closed by an audit and the job has gone on to another attempt
+        crashpoints.reach("settle_after_commit")
         if step is None:
             return
         self.forget(job.job_id)
         await self._settled(job, step)
-
-
-async def wait_for(clock: Clock, event: asyncio.Event, seconds: float | None) -> None:
-    """Wait until `event` is set, or for `seconds` of the injected clock if that is sooner."""
-    if seconds is None:
-        await event.wait()
-        return
-    waiters = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(max(seconds, 0.0)))]
-    try:
-        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for waiter in waiters:
-            waiter.cancel()
 
 
 def accepted(call: PaidCall, step: Transition, now: datetime) -> OpenJob:

@@ -30,6 +30,7 @@ class Expectation:
         self._seen: deque[float] = deque(history, maxlen=HISTORY_MAX)
         self._fresh = 0
         low, high = policy.latency_s.get(route, (5.0, 60.0))
+        self.median_s = (low + high) / 2
         self.first_s = min(low, policy.first_poll_max_s)
         self.spread_s = max(policy.poll_min_s, (high - low) / 8)
         self._learn()
@@ -48,7 +49,7 @@ class Expectation:
         ordered = sorted(self._seen)
         median = ordered[len(ordered) // 2]
         late = ordered[(len(ordered) * 9) // 10]
-        self.first_s = median
+        self.first_s = self.median_s = median
         self.spread_s = max(self._policy.poll_min_s, (late - median) / 4)
 
 

@@ -7,7 +7,6 @@ one was charged: it is lost, with its charge known. Anything else is left to a p
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from ledger import events as ev
@@ -15,11 +14,10 @@ from ledger.api.provider import Provider
 from ledger.clock import Clock
 from ledger.money import usd
 from ledger.policy import Policy
-from ledger.poller import wait_for
 from ledger.store.balance import Doubt, Gap
 from ledger.store.ledger import Ledger
-
-Stopping = Callable[[], asyncio.Event | None]
+from ledger.transition import Transition
+from ledger.waiting import Stopping, unless, wait_for
 
 
 class QuietAudit:
@@ -45,50 +43,58 @@ class QuietAudit:
         smallest_price_microusd: int,
     ) -> None:
         self._ledger, self._provider, self._clock, self._policy = ledger, provider, clock, policy
-        self._deadline_s = post_deadline_s
+        self._wait_s = policy.freeze_s + post_deadline_s
+        # What is left of earlier doubts' freeze is waited for on the monotonic clock, from here on: a wall
+        # clock that steps forward ends no freeze early.
+        ends = ledger.freeze_ends(self._wait_s)
+        left = 0.0 if ends is None else ends - clock.now().timestamp()
+        self._thaws = clock.monotonic() + min(left, self._wait_s)
         self._smallest = smallest_price_microusd
         self._agreed = False
         self.conclusion = ""
         """What the last audit found, in a sentence."""
 
-    async def run(self, stopping: Stopping, tell: Callable[[str], None]) -> int:
-        """Audit once nothing can land any more; returns how many doubts it closed.
+    async def run(self, stopping: Stopping, tell: Callable[[str], None]) -> list[Transition]:
+        """Audit once nothing can land any more; returns the steps of the doubts it closed.
 
         Args:
             stopping: Gives None once the run is stopped or a job is polled again, else an event to wait on.
             tell: Shows what is being waited for.
         """
         if not await self._freeze(stopping, tell):
-            return 0
+            return []
         if self._unprovable(tell):
-            return 0
+            return []
         reading = await self._look(stopping, tell)
         if reading is None or stopping() is None or self._unprovable(tell):
-            return 0  # a person may have given a doubt up between the readings
+            return []  # a person may have given a doubt up between the readings
         found = self._ledger.balance_gap(reading)
         doubts = self._ledger.doubts()
         if self._free(found):
             self.conclusion = f"balance audit: gap {usd(found.gap_microusd or 0)}, nothing was charged"
-            return len(self._ledger.prove_free(reading, self.conclusion))
+            return self._ledger.prove_free(reading, self.conclusion)
         if self._agreed and self._fits(found, doubts):
             charge = found.gap_microusd or 0
             self.conclusion = f"balance audit: {usd(charge)} is gone and this was the only doubt"
-            return len(self._ledger.prove_charged(reading, doubts[0], charge, self.conclusion))
+            return self._ledger.prove_charged(reading, doubts[0], charge, self.conclusion)
         self.conclusion = self._judge(found, doubts)
         self._ledger.note_balance("audit", reading, self.conclusion)
         tell(self.conclusion)
-        return 0
+        return []
+
+    def doubted(self) -> None:
+        """A paid POST has just come to nothing certain."""
+        self._thaws = max(self._thaws, self._clock.monotonic() + self._wait_s)
 
     async def _freeze(self, stopping: Stopping, tell: Callable[[str], None]) -> bool:
         """True once no doubtful POST can still act; False when there is none left or the run stops."""
         while True:
-            ends = self._ledger.freeze_ends(self._policy.freeze_s + self._deadline_s)
-            if ends is None or stopping() is None:
+            doubts = len(self._ledger.doubts())
+            if not doubts or stopping() is None:
                 return False
-            left = ends - self._clock.now().timestamp()
+            left = self._thaws - self._clock.monotonic()
             if left <= 0:
                 return True
-            doubts = len(self._ledger.doubts())
             tell(f"{doubts} in doubt: balance audit in {left:.0f} s, once nothing can still land")
             await self._wait(stopping, left)
 
@@ -103,7 +109,9 @@ class QuietAudit:
         """A reading; a second one, `refund_settle_s` later, when the first shows a gap (late refunds)."""
         self._agreed = False
         booked = self._ledger.last_cost()
-        reading = await self._provider.balance()
+        reading = await unless(self._provider.balance(), stopping)
+        if reading is None:
+            return None
         if isinstance(reading, ev.BalanceUnknown):
             self.conclusion = f"The balance could not be read: {reading.error}."
             tell(self.conclusion)
@@ -118,7 +126,7 @@ class QuietAudit:
                 return None
             tell(f"the balance is {usd(found.gap_microusd)} short: looking again in {left:.0f} s")
             await self._wait(stopping, left)
-        again = await self._provider.balance()
+        again = await unless(self._provider.balance(), stopping)
         if not isinstance(again, ev.Balance):
             return reading
         # A poll may have settled another doubt meanwhile, its refund still on the way: equal readings then
@@ -150,7 +158,7 @@ class QuietAudit:
 
     def _judge(self, found: Gap, doubts: list[Doubt]) -> str:
         if found.gap_microusd is None:
-            return "There is no opening balance to compare with: a person decides."
+            return f"{found.incomparable} A person decides."
         if found.digit_microusd > self._smallest:
             return "The balance is shown too coarsely to prove anything: a person decides."
         if found.gap_microusd < 0:

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from ledger import events as ev
 from ledger.api.gate import Gate
-from ledger.api.provider import Provider, what_came
+from ledger.api.provider import Provider
 from ledger.breaker import Breaker
 from ledger.clock import Clock, from_text
 from ledger.errors import DiskTrouble
+from ledger.funds import Funds
 from ledger.intray import InTray, Told
 from ledger.model import OpenJob, PaidCall
 from ledger.orders import Options, Progress
 from ledger.policy import Policy
-from ledger.poller import Poller, accepted, wait_for
+from ledger.poller import Poller, accepted
 from ledger.prober import Prober
 from ledger.quiet import QuietAudit
-from ledger.states import FINAL, Outcome, State, StopReason
+from ledger.sender import Sender
+from ledger.states import FINAL, State, StopReason
 from ledger.store.ledger import Ledger
 from ledger.transition import Transition
+from ledger.waiting import slot_unless, wait_for
 
-_REFUNDING = frozenset({Outcome.ACCEPTED, Outcome.ANSWERED, Outcome.PROVED_FREE})
-"""Outcomes whose release means that the provider gives money back; the others never took any."""
 _LOOK_AGAIN_S = 1.0
 """While nothing changes, the clock (`--until`, a silent provider) is looked at this often."""
 
@@ -84,11 +85,12 @@ class Runner:
         self._tray = InTray(ledger, self.poller, clock, told, alone=options.alone)
         self._changed = asyncio.Event()
         self._stop: StopReason | None = None
-        self._posts: set[asyncio.Task[None]] = set()
+        self._sender = Sender(ledger, provider, gate, heard=self._react, ended=self._ended)
         self._breaker = Breaker(policy)
         self._drained = False
         self._blocked_by: str | None = None
-        self._no_funds = False
+        ceiling = options.rules.ceiling_microusd
+        self._funds = Funds(provider, clock, policy, ceiling, options.balance_microusd)
         self._lead_capped = False
         self._prober = Prober(
             provider,
@@ -108,11 +110,15 @@ class Runner:
         self._stop = self._stop or reason
         self._changed.set()
 
+    @property
+    def in_air(self) -> int:
+        """Paid POSTs whose answers a stop would wait for."""
+        return self._sender.in_air
+
     def abandon(self) -> None:
         """Leave at once (a second Ctrl+C): POSTs in the air become doubts before `run` returns."""
         self.stop()
-        for task in self._posts:
-            task.cancel()
+        self._sender.abandon()
 
     async def run(self) -> StopReason:
         """Work until done or stopped, and say why it ended. Everything that came is on disk by then.
@@ -128,12 +134,14 @@ class Runner:
         polling.add_done_callback(self._ended)
         try:
             reason = await self._work()
-            await self._drain()
-            if self._trouble is None:
-                self._look_into_tray(self._tray.empty)
         finally:
+            await self._drain()
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
+            for error in await self.poller.finish():
+                self._give_up(error)
+        if self._trouble is None:
+            self._look_into_tray(self._tray.empty)
         if self._trouble is not None:
             raise self._trouble
         return reason
@@ -145,11 +153,12 @@ class Runner:
             self._refresh()
             if self._stop is not None:
                 return self._stop
-            room = self.options.in_flight - self.progress.submitting - self.progress.waiting
+            out = self.progress.submitting + self.progress.waiting
+            room = min(self.options.in_flight - out, self._funds.room())
             if self._may_claim() and room > 0:
                 await self._claim(room)
                 continue
-            if self.progress.submitting or self.progress.waiting or self._later():
+            if out or self._later():
                 await self._pause()
                 continue
             done = await self._nothing_left()
@@ -158,7 +167,7 @@ class Runner:
 
     def _refresh(self) -> None:
         self._look_into_tray()
-        self.progress.submitting = len(self._posts)
+        self.progress.submitting = self._sender.in_air
         self.progress.waiting = self.poller.waiting
         self.progress.phase = "running"
         until = self.options.until
@@ -174,11 +183,11 @@ class Runner:
             self._give_up(trouble)
 
     def _may_claim(self) -> bool:
-        return not (self._drained or self._blocked_by or self._no_funds)
+        return not (self._drained or self._blocked_by) and self._funds.room() > 0
 
     def _later(self) -> bool:
         """True while some queued job waits for its time (throttled) and could still be sent."""
-        return not (self._blocked_by or self._no_funds) and self._next_due_s() is not None
+        return not self._blocked_by and self._funds.room() > 0 and self._next_due_s() is not None
 
     def _next_due_s(self) -> float | None:
         due = self.ledger.next_due(self.options.rules.route)
@@ -195,7 +204,7 @@ class Runner:
         await wait_for(self.clock, self._changed, wait)
 
     def _why_not_sending(self) -> str:
-        if self._no_funds:
+        if self._funds.room() < 1:
             return "the balance is short: waiting for refunds"
         if self._blocked_by:
             return f"the cap {self._blocked_by} is reached: waiting for releases"
@@ -224,19 +233,16 @@ class Runner:
             return
         self.gate.give_back(slots - len(claim.calls))
         self.progress.submitted += len(claim.calls)
-        self._send(claim.calls)
+        self._funds.took(len(claim.calls))
+        self._sender.send(claim.calls)
         self._blocked_by = claim.blocked_by
         if claim.blocked_by or claim.leads_capped:
             self.progress.cap = claim.blocked_by or "budget_lead"
         self._lead_capped = self._lead_capped or claim.leads_capped > 0
+        if skipped := claim.passed_over - claim.leads_capped:
+            self.progress.final[State.SKIPPED] += skipped
         looked_at = len(claim.calls) + claim.passed_over
         self._drained = claim.blocked_by is None and looked_at < slots
-
-    def _send(self, calls: Iterable[PaidCall]) -> None:
-        for call in calls:
-            task = asyncio.create_task(self._post(call))
-            self._posts.add(task)
-            task.add_done_callback(self._ended)
 
     async def _slot(self) -> bool:
         """One slot, unless the run is stopped or something else changes first."""
@@ -244,39 +250,9 @@ class Runner:
         if self.gate.try_slots(1):
             return True
         self.progress.note = self._why_not_sending()
-        slot = asyncio.ensure_future(self.gate.slot())
-        changed = asyncio.ensure_future(self._changed.wait())
-        tick = asyncio.ensure_future(self.clock.sleep(_LOOK_AGAIN_S))
-        await asyncio.wait({slot, changed, tick}, return_when=asyncio.FIRST_COMPLETED)
-        changed.cancel()
-        tick.cancel()
-        if slot.done():
-            return True
-        slot.cancel()
-        await asyncio.gather(slot, return_exceptions=True)
-        return not slot.cancelled()
+        return await slot_unless(self.gate, self.clock, self._changed, _LOOK_AGAIN_S)
 
     # --- one paid POST ---
-
-    async def _post(self, call: PaidCall) -> None:
-        try:
-            event = await self.provider.submit(call)
-        except asyncio.CancelledError as cancelled:
-            event = what_came(cancelled)
-        try:
-            step = await self.ledger.record(call.job_id, call.fence, event)
-        except Exception:
-            self.ledger.keep_in_reserve(call.job_id, call.fence, event)
-            raise
-        if step is not None:
-            self._react(call, event, step)
-        # Only now: a slot bounds the doubts of a crash, and a stop must be known before the next claim.
-        if isinstance(event, ev.Throttled):
-            self.gate.release(throttled=True, retry_after_s=event.retry_after_s)
-        elif isinstance(event, ev.Accepted | ev.Answered):
-            self.gate.release()
-        else:
-            self.gate.give_back(1)
 
     def _react(self, call: PaidCall, event: ev.PostEvent, step: Transition) -> None:
         """What one answered POST means for the rest of the run."""
@@ -288,22 +264,23 @@ class Runner:
             self.progress.note = self._breaker.why
             self.stop(reason)
         if isinstance(event, ev.NoMoney):
-            self._no_funds = True
-        elif isinstance(event, ev.NotSent):
+            self._funds.short()
+        elif isinstance(event, ev.Accepted | ev.Answered):
+            self._funds.accepted()
+        elif isinstance(event, ev.NotSent) and self._stop is None:
             self._prober.start()
         if step.to_state is State.QUEUED:
             self._drained = False
+        elif step.to_state is State.IN_DOUBT:
+            self._audit.doubted()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._posts.discard(task)
-        self._take_error(task)
-        self._changed.set()
-
-    def _take_error(self, task: asyncio.Task[None]) -> None:
+        """A POST or the poller is over; what it raised, if anything, ends the run."""
         if not task.cancelled() and (error := task.exception()) is not None:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             self._give_up(error)
+        self._changed.set()
 
     def _give_up(self, error: BaseException) -> None:
         """Something that is no outcome happened: stop paying, let what is in the air come in."""
@@ -323,10 +300,9 @@ class Runner:
             self.progress.final[step.to_state.value] += 1
         if step.money is not None:
             self.progress.charged_microusd += step.money.charge_microusd + step.money.adjust_microusd
+            self._funds.moved(step.money, refund=step.to_state in FINAL)
             if step.money.release_microusd:
                 self._blocked_by = None
-                if step.outcome in _REFUNDING:
-                    self._no_funds = False
         self._changed.set()
 
     # --- when nothing can be sent ---
@@ -341,7 +317,7 @@ class Runner:
         calls = await self.ledger.resend(slots)
         self.gate.give_back(slots - len(calls))
         self._resends_left = self._resends_left - len(calls) if calls else 0
-        self._send(calls)
+        self._sender.send(calls)
         return bool(calls)
 
     async def _nothing_left(self) -> StopReason | None:
@@ -351,9 +327,11 @@ class Runner:
         self._tray.fit()
         if self.options.audit and self.ledger.doubts():
             self.progress.phase = "audit"
-            if await self._audit.run(self._stopping, self._tell):
+            closed = await self._audit.run(self._stopping, self._tell)
+            for step in closed:
+                self._count(step)
+            if closed:
                 self._go_on()
-                self._no_funds, self._blocked_by = False, None
                 return None
             if self._stop is not None:
                 return self._stop
@@ -362,8 +340,11 @@ class Runner:
             return None  # a poll settled or revived a doubt meanwhile, or a person queued something
         if self._blocked_by or self._lead_capped:
             return StopReason.BUDGET
-        if self._no_funds:
-            return StopReason.NO_FUNDS
+        if self._funds.room() < 1 and (left := self.ledger.left_count(self.options.rules)):
+            if await self._funds.look(self._stopping) or self.poller.waiting:
+                return None  # topped up, refunded, or a poll revived a doubt meanwhile
+            self.progress.note = self._funds.says(left)
+            return self._stop or StopReason.NO_FUNDS
         limit = self.options.limit
         return (
             StopReason.LIMIT
@@ -390,5 +371,4 @@ class Runner:
         """POSTs in the air are awaited and stored; their own deadline bounds this."""
         self.progress.phase = "draining"
         self._prober.cancel()
-        while self._posts:
-            await asyncio.gather(*self._posts, return_exceptions=True)
+        await self._sender.drain()

@@ -19,6 +19,7 @@ GROWS_BY_DESIGN = {"migrations/migrations.py"}
 PURE = {
     "breaker",
     "clock",
+    "crashpoints",
     "errors",
     "events",
     "machine",
@@ -32,7 +33,7 @@ PURE = {
     "testing",
     "transition",
 }
-RUNNER = {"intray", "orders", "poller", "prober", "quiet", "runner"}
+RUNNER = {"funds", "intray", "orders", "poller", "prober", "quiet", "runner", "sender", "waiting"}
 MAY_IMPORT = {
     "pure": {"pure"},
     "store": {"pure", "store"},

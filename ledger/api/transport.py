@@ -21,6 +21,7 @@ from typing import Final
 
 import httpx
 
+from ledger import crashpoints
 from ledger.api.reply import NoReply, Reply
 
 # httpx logs every URL at INFO, httpcore every header of an answer at DEBUG.
@@ -174,6 +175,8 @@ class Transport:
 
     async def _receive(self, network: httpx.AsyncBaseTransport, request: httpx.Request, came: _Came) -> None:
         response = await network.handle_async_request(request)
+        if request.method == "POST":
+            crashpoints.reach("post_answering")
         try:
             came.status = response.status_code
             came.headers = {name.lower(): value for name, value in response.headers.items()}

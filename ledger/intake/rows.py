@@ -83,7 +83,8 @@ class RowMaker:
         problem = "; ".join(sentence for _, sentence in problems) if problems else None
         if keys is None:
             column = self._columns.headers[problems[0][0]] if problems else None
-            return SourceRow(number, raw, fields, _NO_KEYS, problem=problem, rejection=(column, NO_IDENTITY))
+            why = f"{NO_IDENTITY} ({problem})" if problem else NO_IDENTITY
+            return SourceRow(number, raw, fields, _NO_KEYS, problem=problem, rejection=(column, why))
         columns = self._columns
         return SourceRow(
             number,

@@ -26,6 +26,8 @@ def control(provider: Provider, request: Request) -> Answer:
             step = _top_up
         case "POST", "advance":
             step = _advance
+        case "POST", "reset":
+            step = _reset
         case "POST" | "PATCH", "settings":
             step = _change
         case _:
@@ -51,6 +53,12 @@ def _advance(provider: Provider, body: Any) -> Answer:
     provider.clock.advance(seconds)
     provider.catch_up()
     return json_answer(200, {"now_s": provider.clock.now()})
+
+
+def _reset(provider: Provider, body: Any) -> Answer:
+    del body
+    provider.reset()
+    return json_answer(200, {"balance_microusd": provider.books.balance_microusd})
 
 
 def _change(provider: Provider, body: Any) -> Answer:

@@ -146,6 +146,10 @@ async def _answer_accepted(
             return replace(answer, manner="slow")
         case "html_after":
             return html_answer(answer.status)
+        case "refuse_charged":
+            return speech.invalid((), "this request will not do")
+        case "throttle_charged":
+            return speech.throttled(provider.settings, provider.clock, 1.0)
         case None:
             return answer
     return json_answer(202, _spoilt(speech.accepted(said, submission), fault, earlier), told=submission)

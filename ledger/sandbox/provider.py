@@ -50,10 +50,15 @@ class Provider:
     def __init__(self, settings: Settings, clock: VirtualClock) -> None:
         self.settings = settings
         self.clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the settings and the time: empty books, faults drawn as from the start."""
+        settings = self.settings
         self.books = Books(to_microusd(settings.opening_usd))
         self.faults = Faults(settings.seed, settings.faults, settings.fault_limits)
         self.hooks = Hooks(self.faults)
-        self.limits = Limits(clock.real, settings)
+        self.limits = Limits(self.clock.real, settings)
         self.requests: Counter[tuple[str, str]] = Counter()
         """(endpoint, status or `dropped`) -> requests answered."""
         self.late_refused = 0

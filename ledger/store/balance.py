@@ -17,7 +17,8 @@ from ledger.store.steps import record
 from ledger.transition import Transition
 
 _OPENING: Final = """
-    SELECT observed_microusd, last_cost_id FROM balance_checks WHERE kind = 'opening' ORDER BY id DESC LIMIT 1
+    SELECT observed_microusd, last_cost_id, agent_id FROM balance_checks WHERE kind = 'opening'
+    ORDER BY id DESC LIMIT 1
 """
 # A late answer's adjust says what an assumed charge really was: from then on both count. The adjust of an
 # attempt closed before the opening moves nothing: the provider took that money before the opening was read.
@@ -41,8 +42,8 @@ _MOVED: Final = (
 _ASSUMED: Final = "SELECT COUNT(*) FROM costs c WHERE c.id > ? AND " + _STILL_ASSUMED
 _NOTE: Final = """
     INSERT INTO balance_checks (run_id, kind, observed_microusd, digit_microusd, expected_microusd,
-        gap_microusd, last_cost_id, conclusion, at)
-    VALUES (?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(id), 0) FROM costs), ?, ?)
+        gap_microusd, last_cost_id, conclusion, at, agent_id)
+    VALUES (?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(id), 0) FROM costs), ?, ?, ?)
 """
 _TOP_UP: Final = """
     INSERT INTO costs (run_id, kind, amount_microusd, at, evidence) VALUES (?, 'top_up', ?, ?, 'person')
@@ -90,12 +91,14 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Our books against the provider's: `gap` = expected - observed; None when there is no opening."""
+    """Our books against the provider's: `gap` = expected - observed; None when nothing can be compared."""
 
     expected_microusd: int | None
     gap_microusd: int | None
     digit_microusd: int
     assumed_charges: int
+    incomparable: str = ""
+    """Why there is no gap, as a sentence."""
 
 
 def doubts(connection: Connection) -> list[Doubt]:
@@ -124,8 +127,11 @@ def gap(connection: Connection, balance: ev.Balance) -> Gap:
     digit = balance.digit_microusd if finest is None else min(finest, balance.digit_microusd)
     opening = connection.execute(_OPENING).fetchone()
     if opening is None:
-        return Gap(None, None, digit, 0)
-    observed, last_cost_id = opening
+        return Gap(None, None, digit, 0, "There is no opening balance to compare with.")
+    observed, last_cost_id, agent_id = opening
+    if None not in {agent_id, balance.agent_id} and agent_id != balance.agent_id:
+        why = f"This is the balance of {balance.agent_id}; the opening was that of {agent_id}."
+        return Gap(None, None, digit, 0, why)
     expected = observed + connection.execute(_MOVED, (last_cost_id,)).fetchone()[0]
     assumed = connection.execute(_ASSUMED, (last_cost_id,)).fetchone()[0]
     return Gap(expected, expected - balance.amount_microusd, digit, assumed)
@@ -145,6 +151,7 @@ def note(books: Books, kind: str, balance: ev.Balance, conclusion: str | None = 
             found.gap_microusd,
             conclusion,
             to_text(books.now),
+            balance.agent_id,
         ),
     )
     return found

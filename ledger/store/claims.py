@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import Bug
@@ -30,6 +31,11 @@ _SELECTED_READY: Final = """
     SELECT j.id, j.lead_id, j.request, l.suppressed
     FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id LEFT JOIN leads l ON l.id = j.lead_id
     WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.not_before IS NULL AND j.route = ?
+"""
+_LEFT: Final = "SELECT 1 FROM jobs j WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?"
+_LEFT_SELECTED: Final = """
+    SELECT 1 FROM temp.selected s CROSS JOIN jobs j ON j.id = s.job_id
+    WHERE j.state = 'queued' AND j.paused_at IS NULL AND j.route = ?
 """
 _UNSELECT: Final = "DELETE FROM temp.selected WHERE job_id = ?"
 _CAP_LEAD: Final = "INSERT OR IGNORE INTO temp.capped (lead_id) VALUES (?)"
@@ -78,8 +84,9 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
     with a fresh idempotency key, and the hold. No hold is written that would lift exposure above a cap. A
     lead that has opted out since its job was queued is not asked: its job becomes `skipped`.
     """
-    exposure = _today(books)
-    books.connection.execute(_DUE, (to_text(books.now),))
+    at = to_text(books.now)  # read once: the wall clock may step back over midnight before the intent
+    exposure = _of_day(books, at[:10])
+    books.connection.execute(_DUE, (at,))
     ready, order = (_SELECTED_READY, _SELECTED_ORDER) if books.selective else (_READY, _READY_ORDER)
     query = ready + _NOT_CAPPED + order
     found = books.connection.execute(query, (rules.route, limit)).fetchall()
@@ -96,15 +103,22 @@ def claim(books: Books, rules: ClaimRules, limit: int) -> Claim:
         if _lead_is_capped(books, rules, lead_id):
             capped += 1
             continue
-        calls.append(_take(books, rules, job_id, request))
+        calls.append(_take(books, rules, job_id, request, at))
+    crashpoints.reach("claim_before_commit")
     return Claim(tuple(calls), None, skipped + capped, capped)
 
 
-def _today(books: Books) -> Exposure:
+def left_count(books: Books, rules: ClaimRules) -> int:
+    """Jobs that this run would still send, now or later, counted up to 100,000."""
+    left = (_LEFT_SELECTED if books.selective else _LEFT) + _NOT_CAPPED
+    query = "SELECT COUNT(*) FROM (" + left + " LIMIT 100000)"
+    return int(books.connection.execute(query, (rules.route,)).fetchone()[0])
+
+
+def _of_day(books: Books, day: str) -> Exposure:
     """The run's totals, loaded anew when the UTC day has changed."""
     if books.exposure is None:
         raise Bug("A claim needs a run that pays for it.")
-    day = to_text(books.now)[:10]
     if books.exposure.day != day:
         books.exposure = load(books.connection, books.exposure.chain_id, day)
     return books.exposure
@@ -120,7 +134,7 @@ def _lead_is_capped(books: Books, rules: ClaimRules, lead_id: int | None) -> boo
     return True
 
 
-def _take(books: Books, rules: ClaimRules, job_id: int, request: str) -> PaidCall:
+def _take(books: Books, rules: ClaimRules, job_id: int, request: str, at: str) -> PaidCall:
     position = look(books.connection, job_id)
     step = decide(position.job, ev.Claimed(), books.now, books.policy)
     if step is None:
@@ -128,7 +142,7 @@ def _take(books: Books, rules: ClaimRules, job_id: int, request: str) -> PaidCal
     number = position.job.attempt + 1
     key = books.new_key()
     attempt = books.connection.execute(
-        _INTENT, (job_id, number, books.run_id, key, rules.ceiling_microusd, to_text(books.now))
+        _INTENT, (job_id, number, books.run_id, key, rules.ceiling_microusd, at)
     )
     if attempt.lastrowid is None:
         raise Bug(f"Job {job_id}: the intent has no row.")

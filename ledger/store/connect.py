@@ -11,10 +11,11 @@ from typing import Any, Final, Protocol
 
 from sqlite_utils import Database
 
+from ledger import crashpoints
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 4
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
 SNAPSHOT_ID: Final = 0x4C454453
@@ -299,6 +300,8 @@ def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
                 f"{path}: after the migration {len(broken)} rows point nowhere; nothing was changed.",
                 next_step=f"The backup is {backup}." if had_schema else "",
             )
+        crashpoints.reach("migrate_before_commit")
+    crashpoints.reach("migrate_after_commit")
     if had_schema and connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
         backup.unlink(missing_ok=True)
     return True

@@ -55,7 +55,7 @@ _AMOUNTS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A balance against the books, in micro-dollars; the first two are None where no opening was noted."""
+    """A balance against the books, in micro-dollars; the first two are None where nothing can be compared."""
 
     expected_microusd: int | None
     gap_microusd: int | None
@@ -63,6 +63,8 @@ class Compared:
     covered_microusd: int
     """What open doubts and assumed charges may have cost: a gap up to this has an explanation."""
     digit_microusd: int
+    incomparable: str = ""
+    """Why nothing can be compared, as a sentence."""
 
     @property
     def explained(self) -> bool:
@@ -87,7 +89,12 @@ def compared(connection: Connection, reading: ev.Balance) -> Compared:
     found = gap(connection, reading)
     covered = sum(int(connection.execute(query).fetchone()[0]) for query in (_DOUBTFUL, _ASSUMED))
     return Compared(
-        found.expected_microusd, found.gap_microusd, reading.amount_microusd, covered, found.digit_microusd
+        found.expected_microusd,
+        found.gap_microusd,
+        reading.amount_microusd,
+        covered,
+        found.digit_microusd,
+        found.incomparable,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.machine import decide
@@ -19,18 +20,24 @@ from ledger.store.steps import look, note_step, write
 PAGE: Final = 1000
 """Leads built and written in one transaction: bounds memory and the time a reader's snapshot grows old."""
 
+# A lead that was skipped because it lacked fields counts as asked only until a later import has a row of it.
+# By `request_key`, which is in the index: a lead that was really asked costs no look at its job.
 _NEVER_ASKED: Final = (
     "SELECT l.id, l.suppressed, l.source, "
     + ", ".join("l." + name for name in LEAD_FIELDS)
     + """
     FROM leads l
     WHERE l.id > ? AND l.forgotten_at IS NULL
-        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.lead_id = l.id AND j.route = ?)
+        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.lead_id = l.id AND j.route = ?
+            AND NOT (j.request_key = 'none:lacks_fields' AND EXISTS (
+                SELECT 1 FROM source_rows s JOIN imports i ON i.id = s.import_id
+                WHERE s.lead_id = l.id AND i.imported_at > j.finished_at)))
 """
 )
 _NEW_JOB: Final = """
-    INSERT INTO jobs (lead_id, route, mode, request, request_key, reason, created_at, updated_at)
-    VALUES (?, ?, ?, ?, ?, 'enqueued', ?, ?)
+    INSERT INTO jobs (lead_id, route, mode, request, request_key, generation, reason, created_at, updated_at)
+    SELECT ?1, ?2, ?3, ?4, ?5, COALESCE(MAX(o.generation), 0) + 1, 'enqueued', ?6, ?6
+    FROM jobs o WHERE o.lead_id = ?1 AND o.route = ?2 AND o.request_key = ?5
 """
 _READY_COUNT: Final = """
     SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND paused_at IS NULL
@@ -111,7 +118,7 @@ def enqueue(
 
     Killed half way, the next call writes the rest. With a `limit` it writes no more jobs than are still
     missing to that many queued ones. A lead that is suppressed or lacks fields gets a `skipped` job, so
-    that it is not looked at again.
+    that it is not looked at again; one that lacked fields is, once a later import has a row of it.
     """
     done = Enqueued()
     room = None if selection.limit is None else selection.limit - _ready(books, route, selection)
@@ -123,6 +130,8 @@ def enqueue(
                 if room is not None and done.queued >= room:
                     break
                 _write_job(books, route, mode, lead_id, asked, done)
+            crashpoints.reach("enqueue_before_commit")
+        crashpoints.reach("enqueue_after_commit")
         if room is not None and done.queued >= room:
             break
     return done
@@ -158,7 +167,7 @@ def _write_job(
     request, key = (
         (None, f"none:{asked}") if isinstance(asked, Reason) else (asked.request, asked.request_key)
     )
-    job = books.connection.execute(_NEW_JOB, (lead_id, route, mode, request, key, at, at))
+    job = books.connection.execute(_NEW_JOB, (lead_id, route, mode, request, key, at))
     job_id = job.lastrowid or 0
     note_step(books, job_id, None, NEW, State.QUEUED, Reason.ENQUEUED)
     if not isinstance(asked, Reason):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from ledger import crashpoints
 from ledger.clock import to_text
 from ledger.model import LEAD_FIELDS, FileFacts, SourceRow
 from ledger.store.books import Books
@@ -116,6 +117,8 @@ def import_rows(books: Books, facts: FileFacts, rows: Iterable[SourceRow]) -> Im
                 report.import_id,
             ),
         )
+        crashpoints.reach("import_before_commit")
+    crashpoints.reach("import_after_commit")
     return report
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import Clock
 from ledger.model import FileFacts, OpenJob, PaidCall, SourceRow
@@ -140,6 +141,7 @@ class Ledger:
         Harmless when repeated.
         """
         recovered = runs.recover(self.books, reserve.read(self.path))
+        crashpoints.reach("recover_after_commit")
         reserve.clear(self.path)
         inbox.sweep(self.path, self.books.now)
         return recovered
@@ -159,6 +161,7 @@ class Ledger:
             DiskTrouble: There is no room for the reserve: no reserve, no paid POST.
         """
         self._reserve = reserve.Reserve(self.path)
+        crashpoints.reach("begin_after_reserve")
         return runs.begin(
             self.books,
             origin=origin,
@@ -173,6 +176,7 @@ class Ledger:
         runs.end(self.books, reason)
         with suppress(sqlite3.Error):
             checkpoint(self.books.connection)
+        crashpoints.reach("end_after_checkpoint")
 
     async def claim(self, rules: claims.ClaimRules, limit: int) -> claims.Claim:
         """Take up to `limit` jobs to send; their intents and holds are on disk when this returns.
@@ -180,7 +184,9 @@ class Ledger:
         Raises:
             DiskTrouble: Nothing was claimed and paying must stop.
         """
-        return await self.group.write(lambda books: claims.claim(books, rules, limit))
+        claim = await self.group.write(lambda books: claims.claim(books, rules, limit))
+        crashpoints.reach("claim_after_commit")
+        return claim
 
     async def resend(self, limit: int) -> tuple[PaidCall, ...]:
         """Take up to `limit` doubts to send once more with their own keys (`store.claims.resend`)."""
@@ -193,6 +199,10 @@ class Ledger:
     def keep_in_reserve(self, job_id: int, fence: int, event: ev.PostEvent) -> bool:
         """Last resort when `record` failed: a paid answer into `LEDGER.reserve`. True if it is there."""
         return self._reserve is not None and self._reserve.keep(job_id, fence, event)
+
+    def left_count(self, rules: claims.ClaimRules) -> int:
+        """Jobs that this run would still send, now or later, counted up to 100,000."""
+        return claims.left_count(self.books, rules)
 
     def next_due(self, route: str) -> str | None:
         """When the earliest job that waits for its time may go (ledger time text), or None."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from ledger import events as ev
+from ledger.clock import to_text
 from ledger.errors import UsageProblem
 from ledger.states import Reason, State
-from ledger.store import control, disputes, intents
+from ledger.store import control, disputes, exposure, intents
 from ledger.store.audit import Audit, audit
 from ledger.store.balance import Doubt, audited_gap
 from ledger.store.connect import Migrations, connect_readonly, rows
 from ledger.store.enqueue import Build, never_asked
+from ledger.store.exposure import Caps
 from ledger.store.place import real_path
 from ledger.store.resolve import find_doubts
-from ledger.store.runs import check_origin
+from ledger.store.runs import chain_to_continue, check_origin, latencies
 from ledger.store.selection import Selection, check_fields, resolve_import
 
 _STATES: Final = "SELECT state, COUNT(*) FROM jobs GROUP BY state"
@@ -86,11 +89,15 @@ _FIND_LEAD: Final = """
 _EXPORT: Final = """
     SELECT s.row_number, s.raw, s.problem, s.lead_id, j.id, j.route, j.state, j.reason, r.matched, r.body,
         r.received_at,
-        (SELECT COALESCE(SUM(c.amount_microusd), 0) FROM attempts b JOIN costs c ON c.attempt_id = b.id
-            WHERE b.job_id = j.id AND c.kind IN ('charge', 'adjust')),
+        (SELECT COALESCE(SUM(CASE WHEN c.kind IN ('charge', 'adjust') THEN c.amount_microusd ELSE 0 END), 0)
+            FROM jobs k JOIN attempts b ON b.job_id = k.id JOIN costs c ON c.attempt_id = b.id
+            WHERE k.lead_id = s.lead_id AND (?2 IS NULL OR k.route = ?2)),
         (SELECT COALESCE(SUM(CASE c.kind WHEN 'hold' THEN c.amount_microusd WHEN 'adjust' THEN 0
                 ELSE -c.amount_microusd END), 0)
-            FROM attempts b JOIN costs c ON c.attempt_id = b.id WHERE b.job_id = j.id)
+            FROM jobs k JOIN attempts b ON b.job_id = k.id JOIN costs c ON c.attempt_id = b.id
+            WHERE k.lead_id = s.lead_id AND (?2 IS NULL OR k.route = ?2)),
+        (SELECT NULLIF(MIN(f.row_number), s.row_number) FROM source_rows f
+            WHERE f.lead_id = s.lead_id AND f.import_id = s.import_id)
     FROM source_rows s
         LEFT JOIN jobs j ON j.id = (SELECT MAX(k.id) FROM jobs k WHERE k.lead_id = s.lead_id
             AND (?2 IS NULL OR k.route = ?2))
@@ -147,7 +154,10 @@ class ExportRow:
     body: str | None
     received_at: str | None
     charged_microusd: int
+    """Of all the lead's jobs (on the route asked for)."""
     held_microusd: int
+    same_lead_as_row: int | None
+    """The lead's first row in this import, for every later one: its money is counted there."""
 
 
 @dataclass(slots=True)
@@ -228,6 +238,21 @@ class Reader:
                 break
         average = (self._one(_AVERAGE, route) or (None,))[0]
         return Plan(ready, skipped, None if average is None else round(average))
+
+    def budget_left(self, caps: Caps, now: datetime, *, new_budget: bool) -> int | None:
+        """What the tightest of the caps leaves to a run that starts `now` (micro-dollars); None without."""
+        chain = 0 if new_budget else (chain_to_continue(self._connection) or 0)
+        spent = exposure.load(self._connection, chain, to_text(now)[:10])
+        pairs = (
+            (caps.chain_microusd, spent.chain_microusd),
+            (caps.day_microusd, spent.day_microusd),
+            (caps.total_microusd, spent.total_microusd),
+        )
+        return min((max(0, cap - used) for cap, used in pairs if cap is not None), default=None)
+
+    def latencies(self, route: str) -> list[float]:
+        """Seconds from acceptance to answer of the route's recent jobs."""
+        return latencies(self._connection, route)
 
     def jobs(self, filters: dict[str, object], limit: int) -> list[dict[str, Any]]:
         """Jobs that fit every filter (`state`, `route`, `reason`, `lead_id`), newest first."""

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.states import State
 from ledger.store.connect import disk_trouble
@@ -58,11 +59,13 @@ class Reserve:
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         if self._end + len(line) >= SIZE:
             return False
+        crashpoints.reach("reserve_before_write")
         try:
             os.pwrite(self._descriptor, line, self._end)
             os.fsync(self._descriptor)
         except OSError:
             return False
+        crashpoints.reach("reserve_after_write")
         self._end += len(line)
         return True
 
@@ -98,6 +101,7 @@ def clear(ledger: Path) -> None:
         _wipe(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
+    crashpoints.reach("reserve_wiped")
     path.unlink()
 
 

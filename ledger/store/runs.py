@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger import __version__
+from ledger import __version__, crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import Bug, UsageProblem
@@ -94,6 +94,7 @@ def recover(books: Books, kept: list[reserve.Entry] | None = None) -> Recovered:
         left = books.connection.execute(_SUBMITTING).fetchall()
         for job_id, attempt in left:
             record(books, job_id, attempt, ev.FoundAtStart())
+        crashpoints.reach("recover_before_commit")
     return Recovered(died, len(left), taken)
 
 
@@ -115,15 +116,12 @@ def begin(
         UsageProblem: `origin` is not the provider this ledger has worked with.
     """
     check_origin(books.connection, origin, change_provider=change_provider)
-    last = books.connection.execute(
-        "SELECT chain_id, stop_reason FROM runs ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    continues = last is not None and not new_budget and StopReason(last[1]) not in CHAIN_ENDS
+    chain = None if new_budget else chain_to_continue(books.connection)
     with transaction(books.connection):
         cursor = books.connection.execute(
             _BEGIN,
             (
-                last[0] if continues else 0,
+                chain or 0,
                 to_text(books.now),
                 os.getpid(),
                 socket.gethostname(),
@@ -137,12 +135,19 @@ def begin(
             ),
         )
         run_id = cursor.lastrowid or 0
-        if not continues:
+        if chain is None:
             books.connection.execute("UPDATE runs SET chain_id = id WHERE id = ?", (run_id,))
+    crashpoints.reach("begin_after_commit")
     books.run_id = run_id
-    chain_id = last[0] if continues else run_id
+    chain_id = run_id if chain is None else chain
     books.exposure = exposure.load(books.connection, chain_id, to_text(books.now)[:10])
     return run_id
+
+
+def chain_to_continue(connection: Connection) -> int | None:
+    """The budget chain that the next run goes on with; None when it starts one of its own."""
+    last = connection.execute("SELECT chain_id, stop_reason FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+    return None if last is None or last[1] in CHAIN_ENDS else int(last[0])
 
 
 def check_origin(connection: Connection, origin: str, *, change_provider: bool) -> None:
@@ -177,6 +182,7 @@ def end(books: Books, reason: StopReason) -> None:
             "UPDATE runs SET ended_at = ?, stop_reason = ? WHERE id = ? AND ended_at IS NULL",
             (to_text(books.now), reason, books.run_id),
         )
+    crashpoints.reach("end_after_commit")
     kept = books.exposure
     if kept is not None:
         counted = exposure.load(books.connection, kept.chain_id, kept.day)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from ledger import crashpoints
 from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import StaleWrite
@@ -121,6 +122,7 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
             keep_answer(books, position.attempt_id, getattr(event, "answer", None))
         return None
     write(books, position, step, polls=polls)
+    crashpoints.reach("step_before_commit")
     return step
 
 

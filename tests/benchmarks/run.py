@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import audit
 import claim
 import csv_import
 import in_flight
@@ -31,6 +32,7 @@ BENCHMARKS: Final[dict[str, Callable[[Path, float], Report]]] = {
     "import": csv_import.measure,
     "claim": claim.measure,
     "verbs": verbs.measure,
+    "audit": audit.measure,
 }
 _PACKAGES: Final = ("leadledger", "httpx", "httpcore", "uvicorn", "sqlite-utils", "click")
 

@@ -48,6 +48,11 @@ def test_claim_compares_three_sizes_with_the_smallest(tmp_path: Path) -> None:
     assert found["ratios"] == [one / found["claim_us"][0] for one in found["claim_us"]]
 
 
+def test_audit_finds_nothing_and_says_how_long_it_took(tmp_path: Path) -> None:
+    found = figures("audit", tmp_path)
+    assert len(found["audit_s"]) == len(found["integrity_check_s"]) == found["rounds"]
+
+
 def test_verbs_commit_in_groups(tmp_path: Path) -> None:
     found = figures("verbs", tmp_path)
     assert found["jobs"] == 50

@@ -52,7 +52,7 @@ def measure(folder: Path, scale: float) -> Report:
     number = count(1)
     ours, theirs = in_turn(
         ROUNDS,
-        lambda: _ledger(folder / f"ledger-{next(number)}.db", jobs),
+        lambda: fill(folder / f"ledger-{next(number)}.db", jobs),
         lambda: _plain(folder / f"plain-{next(number)}.db", jobs),
     )
     rates = [turn.done_per_s for turn in ours], [turn.done_per_s for turn in theirs]
@@ -89,7 +89,8 @@ def _rows(jobs: int) -> list[SourceRow]:
     return rows
 
 
-def _ledger(path: Path, jobs: int) -> Worked:
+def fill(path: Path, jobs: int) -> Worked:
+    """A new ledger whose `jobs` are all done."""
     facts = FileFacts("leads.csv", "0" * 64, "file", {"company": ["Company"]}, (), "utf-8", ",")
     with Ledger(path, "benchmark", clock=SystemClock(), migrations=migrations) as ledger:
         ledger.import_rows(facts, _rows(jobs))

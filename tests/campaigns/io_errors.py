@@ -1,6 +1,6 @@
 """Every sync and every 4th write fails, once and from then on (EIO, ENOSPC), by strace.
 
-    python tests/campaigns/io_errors.py [--every 4] [--seed 1]
+    python tests/campaigns/io_errors.py --every 4 --jobs 2 --log FILE
 
 The runner must stop paying and exit; a healthy start afterwards must end with nobody paid twice and nothing
 lost. Judged by the sandbox's books. Counted: points, and how often the injected error ended the process.
@@ -9,17 +9,21 @@ lost. Judged by the sandbox's books. Counted: points, and how often the injected
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 import kill
+import points
+import totals
 
+Point = tuple[str, str, int, str]
 ERRORS: Final = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC"))
 
 
-def points(where: kill.Bench, every: int) -> list[tuple[str, str, int, str]]:
+def plan_points(where: kill.Bench, every: int) -> list[Point]:
     """(call, error, number, once or for ever)."""
     numbers = kill.count_calls(where, "run")
     chosen = []
@@ -30,59 +34,51 @@ def points(where: kill.Bench, every: int) -> list[tuple[str, str, int, str]]:
     return chosen
 
 
-def run_point(where: kill.Bench, key: str, point: tuple[str, str, int, str]) -> dict[str, Any]:
+def run_point(where: kill.Bench, key: str, point: Point) -> dict[str, Any]:
     """Inject one error into a run, then run again in health, and judge."""
     call, error, number, lasting = point
-    db = where.folder / f"p{key.replace(':', '-')}.db"
-    kill.write_leads(db, f"Point {key}")
-    kill.take_in(db)
+    db = kill.prepare(where, key)
     injected = f"inject={call}:error={error}:when={number}{lasting}"
-    code = where.call("run", db, "-o", "/dev/null", "-e", f"trace={call}", "-e", injected)
-    bad, doubts = kill.judge(where, db, f"Point {key}", [0, where.call("run", db)])
+    code = where.strace("run", db, "-o", "/dev/null", "-e", f"trace={call}", "-e", injected)
+    row = {"point": point, "code": code, **kill.resume(where, db, key)}
     if code not in {0, 1, 2, 3}:
-        bad.append(f"the faulty run ended with {code}")
-    for path in where.folder.glob(db.stem + "*"):
-        path.unlink()
-    return {"key": key, "point": point, "code": code, "doubts": doubts, "bad": bad}
+        row["bad"].append(f"the faulty run ended with {code}")
+    return row
 
 
-def campaign(every: int, seed: int, most: int | None = None) -> list[dict[str, Any]]:
+def campaign(
+    every: int, seed: int, most: int | None = None, *, jobs: int = 1, log: Path | None = None
+) -> list[points.Row]:
     """Every point, or the first `most` of them spread over the list."""
     with kill.bench() as where:
-        plan = points(where, every)
+        plan = plan_points(where, every)
     if most is not None:
         plan = plan[:: max(1, len(plan) // most)]
-    rows = []
-    for start in range(0, len(plan), kill.SANDBOX_LASTS):
-        with kill.bench() as where:
-            for number, point in enumerate(plan[start : start + kill.SANDBOX_LASTS], start):
-                rows.append(run_point(where, f"{seed}:{number}", point))
-    return rows
+    keyed = [(f"{seed}:{number}", point) for number, point in enumerate(plan)]
+    return points.play(keyed, run_point, kill.bench, jobs=jobs, log=log, shown=most is None)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    totals.add_options(parser)
     parser.add_argument("--every", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=1)
     wanted = parser.parse_args()
     if kill.STRACE is None:
         sys.exit("strace is not installed (Debian: apt-get install strace)")
-    rows = campaign(wanted.every, wanted.seed)
-    bad = [row for row in rows if row["bad"]]
+    begun = time.perf_counter()
+    rows = campaign(wanted.every, wanted.seed, jobs=wanted.jobs, log=wanted.log)
     result = {
         "campaign": "io_errors",
         "seed": wanted.seed,
         "points": len(rows),
         "ended_the_process": sum(row["code"] == 1 for row in rows),
-        "exit_codes": dict(Counter(row["code"] for row in rows)),
+        "exit_codes": dict(Counter(str(row["code"]) for row in rows)),
         "doubts_left": sum(row["doubts"] for row in rows),
-        "bad": len(bad),
     }
-    sys.stdout.write(json.dumps(result) + "\n")
-    for row in bad[:20]:
-        sys.stdout.write(json.dumps(row) + "\n")
-    sys.exit(1 if bad or not result["ended_the_process"] else 0)
+    failed = "" if result["ended_the_process"] else "no injected error ended a run"
+    bad = [row for row in rows if row["bad"]]
+    return totals.finish(result, bad, begun=begun, record=wanted.record, failed=failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

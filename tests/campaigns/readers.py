@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import totals
+
 from ledger.sandbox.settings import Latency, Settings
 from ledger.sandbox.testing import KEY, running_process
 
@@ -179,16 +181,19 @@ def campaign(requests: int, leads: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    totals.add_options(parser, jobs=False, seed=False)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--leads", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     wanted = parser.parse_args()
+    begun = time.perf_counter()
     result = campaign(wanted.requests, wanted.leads, wanted.rounds)
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.exit(1 if result["bad"] or result["ratio"] > SLOWER_MAX else 0)
+    bad = [{"what": what} for what in result.pop("bad")]
+    failed = f"the run took {result['ratio']} times as long" if result["ratio"] > SLOWER_MAX else ""
+    return totals.finish(result, bad, begun=begun, record=wanted.record, failed=failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

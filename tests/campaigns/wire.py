@@ -15,6 +15,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parent.parent / "wire"))
 
 import blind
+import points
+import totals
 from comparing import charged_twice
 from driving import sandbox_settings, served
 from faults import FAULTS, Fault, complaints, play
@@ -38,7 +41,6 @@ AT_ONCE: Final = 5
 SHORT_FREEZE_S: Final = 30.0
 """With the client's deadline far shorter than the earliest of the late acceptances."""
 LATE_S: Final = (1800.0, 2100.0)
-SHOWN_MAX: Final = 20
 DRAWS_MAX: Final = 5
 """A round in which nothing was struck shows nothing: so often it is drawn anew."""
 
@@ -99,8 +101,8 @@ async def one_round(fault: Fault, seed: int, number: int) -> dict[str, Any]:
 
 async def rounds_of(fault: Fault, rounds: int, seed: int, log: Path | None) -> Totals:
     """Run (or continue) the rounds of one behaviour."""
-    done = _read_log(log)
-    totals = Totals()
+    done = points.read_log(log)
+    found = Totals()
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def go(number: int) -> None:
@@ -108,22 +110,13 @@ async def rounds_of(fault: Fault, rounds: int, seed: int, log: Path | None) -> T
         if row is None:
             async with turn:
                 row = await one_round(fault, seed, number)
-            if log is not None:
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-        totals.add(row)
+            points.note(log, row)
+        found.add(row)
 
     async with asyncio.TaskGroup() as group:
         for number in range(rounds):
             group.create_task(go(number))
-    return totals
-
-
-def _read_log(log: Path | None) -> dict[str, dict[str, Any]]:
-    if log is None or not log.exists():
-        return {}
-    rows = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
-    return {row["key"]: row for row in rows}
+    return found
 
 
 # --- the controls ---
@@ -168,6 +161,7 @@ async def blind_resends(rounds: int, seed: int) -> int:
 
 async def campaign(wanted: argparse.Namespace) -> int:
     """All of it; returns the exit code."""
+    begun = time.perf_counter()
     every = {fault.label: fault for fault in FAULTS if fault.label in (wanted.only or [fault.label])}
     found: dict[str, Totals] = {}
     for label, fault in every.items():
@@ -175,25 +169,24 @@ async def campaign(wanted: argparse.Namespace) -> int:
         _say(found[label].line(label))
     short = await short_freezes(wanted.control, wanted.seed)
     resent = await blind_resends(wanted.control, wanted.seed)
-    bad = [row for totals in found.values() for row in totals.bad]
-    silent = [label for label, totals in found.items() if not totals.struck]
+    bad = [row for one in found.values() for row in one.bad]
+    silent = [label for label, one in found.items() if not one.struck]
     summary = {
         "campaign": "wire",
         "seed": wanted.seed,
         "behaviours": len(found),
-        "rounds": sum(totals.rounds for totals in found.values()),
-        "struck": sum(totals.struck for totals in found.values()),
-        "paid_calls": sum(totals.calls for totals in found.values()),
+        "rounds": sum(one.rounds for one in found.values()),
+        "struck": sum(one.struck for one in found.values()),
+        "paid_calls": sum(one.calls for one in found.values()),
         "never_fired": silent,
-        "bad": len(bad),
         "control_rounds": wanted.control,
         "control_short_freeze_caught": short,
         "control_blind_resend_caught": resent,
     }
-    _say(summary)
-    for row in bad[:SHOWN_MAX]:
-        _say(row)
-    return 1 if bad or silent or min(short, resent) < wanted.control else 0
+    failed = f"never fired: {silent}" if silent else ""
+    if min(short, resent) < wanted.control:
+        failed = "a control was not caught"
+    return totals.finish(summary, bad, begun=begun, record=wanted.record, failed=failed)
 
 
 def _say(row: dict[str, Any]) -> None:
@@ -202,13 +195,10 @@ def _say(row: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    totals.add_options(parser, jobs=False)
     parser.add_argument("--rounds", type=int, default=200, help="of each behaviour")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", choices=[fault.label for fault in FAULTS])
-    parser.add_argument("--log", type=Path)
     parser.add_argument("--control", type=int, default=5, help="rounds of each control")
     sys.exit(asyncio.run(campaign(parser.parse_args())))
 

@@ -108,7 +108,8 @@ def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, 
     assert [row[: len(original)] for row in rows] == list(csv.reader(LEADS.splitlines()))[1:]
     table = [dict(zip(header, row, strict=True)) for row in rows]
     assert [row["ledger_state"] for row in table] == ["matched", "in_doubt", "matched", "rejected"]
-    assert [row["ledger_charged_usd"] for row in table] == ["0.42", "0.00", "0.42", "0.00"]
+    assert [row["ledger_charged_usd"] for row in table] == ["0.42", "0.00", "0.00", "0.00"]
+    assert [row["ledger_same_lead_as_row"] for row in table] == ["", "", "2", ""]
     assert [row["ledger_held_usd"] for row in table] == ["0.00", "1.50", "0.00", "0.00"]
     assert table[0]["enriched_summary"] == "good"
     assert table[0]["enriched_phone"] == "+1520"

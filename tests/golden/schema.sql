@@ -92,7 +92,7 @@ CREATE TABLE balance_checks (
         gap_microusd INTEGER,
         last_cost_id INTEGER NOT NULL,
         conclusion TEXT,
-        at TEXT NOT NULL,
+        at TEXT NOT NULL, agent_id TEXT,
         CHECK ((expected_microusd IS NULL) = (gap_microusd IS NULL))
     ) STRICT
     ;

@@ -191,7 +191,12 @@ GOOD_FILES = [
         2,
         ((2, "company", "a cell of 1,000,010 bytes, the limit is 65,536"),),
     ),
-    Good("mangled phone alone", b"phone\n5.55E+09\n5205550100\n", 2, ((2, "phone", NO_IDENTITY),)),
+    Good(
+        "mangled phone alone",
+        b"phone\n5.55E+09\n5205550100\n",
+        2,
+        ((2, "phone", f"{NO_IDENTITY} (number1: '5.55E+09' was mangled by a spreadsheet)"),),
+    ),
     Good(
         "leading zeros",
         b"id,zip,company\n00123,02139,Acme\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from ledger import events as ev
@@ -44,7 +45,7 @@ def test_two_readings_agree_on_nothing_when_a_poll_booked_something_between_them
         assert bench.provider.balances == 2
         return closed
 
-    assert asyncio.run(night()) == 0
+    assert asyncio.run(night()) == []
     assert bench.states() == {"matched": 1, "in_doubt": 1}
 
 
@@ -98,3 +99,49 @@ def test_the_balance_proves_nothing_about_jobs_that_are_not_paid_from_it(bench: 
     bench.provider.posts_say.extend([on_chain, bench.say.unknown()])
     bench.run()
     assert bench.states() == {"matched": 1, "in_doubt": 1}
+
+
+def test_another_agents_balance_proves_nothing(bench: Any) -> None:
+    """The key was changed between two runs: what the new one shows is no evidence for the old one's calls."""
+    bench.leads(2)
+    bench.provider.posts_say.extend([bench.say.unknown()] * 2)
+    assert bench.run(audit=False, concurrency=1) == "finished"
+    bench.provider.balances_say.append(ev.Balance(OPENING, 1, "another"))
+    assert bench.run() == "finished"
+    assert bench.states() == {"in_doubt": 2}
+    assert bench.conclusions() == [
+        "This is the balance of another; the opening was that of agent. A person decides."
+    ]
+    # The same agent's balance, the same amount: a proof.
+    assert bench.run() == "finished"
+    assert bench.states() == {"matched": 2}
+
+
+def test_a_wall_clock_that_jumps_ahead_ends_no_freeze(bench: Any) -> None:
+    """A call lands late, within the freeze; meanwhile the machine's clock was set two hours ahead."""
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    landed: list[float] = []
+
+    async def clock_is_set() -> None:
+        await bench.until(lambda: bench.states() == {"in_doubt": 1})
+        bench.clock.start += timedelta(hours=2)
+        await bench.clock.sleep(bench.policy.freeze_s - 60)
+        bench.provider.taken_microusd += CEILING
+        landed.append(bench.clock.monotonic())
+
+    assert bench.run(beside=clock_is_set) == "finished"
+    assert landed
+    assert bench.states() == {"in_doubt": 1}, "it was not proved free and sent again"
+    assert len(bench.provider.posts) == 1
+
+
+def test_the_freeze_of_an_earlier_runs_doubt_goes_on_where_it_was(bench: Any) -> None:
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    assert bench.run(audit=False) == "finished"
+    bench.clock.advance(bench.policy.freeze_s / 2)
+    before = bench.clock.monotonic()
+    assert bench.run(post_deadline_s=60.0) == "finished"
+    sent_again = bench.provider.posted_at[1] - before
+    assert bench.policy.freeze_s / 2 + 50 < sent_again < bench.policy.freeze_s / 2 + 70

@@ -17,6 +17,7 @@ from ledger.store.exposure import Caps
 from ledger.store.selection import Selection
 
 CEILING = 1_500_000
+OPENING = 100_000_000
 COST = 400_000
 
 
@@ -116,10 +117,59 @@ def test_402_with_jobs_out_waits_for_their_refunds_and_goes_on(bench: Any) -> No
 
 def test_402_with_nothing_out_stops_and_leaves_the_rest_queued(bench: Any) -> None:
     bench.leads(6)
+    bench.provider.taken_microusd = OPENING - CEILING + 400_000
     bench.provider.posts_say = deque([bench.say.no_money()])
     assert bench.run(concurrency=1) is StopReason.NO_FUNDS
     assert bench.states() == {"queued": 6}
     assert (len(bench.provider.posts), bench.money("hold") - bench.money("release")) == (1, 0)
+    note = bench.runner.progress.note
+    assert "the balance is $1.10 and a job sets $1.50 aside: top up at least $0.40" in note
+    assert "$7.90 carries all 6 that wait at once" in note
+
+
+def test_holds_limit_what_is_in_flight_to_what_the_balance_carries(bench: Any) -> None:
+    """floor(B / C), without one 402: as refunds come, more goes out."""
+    bench.leads(12)
+    start = 4 * CEILING + CEILING - 1
+    bench.provider.taken_microusd = OPENING - start
+    bench.provider.cost = 100_000
+    assert bench.run(concurrency=8, balance_microusd=start) is StopReason.FINISHED
+    assert bench.states() == {"matched": 12}
+    assert (bench.provider.open_max, bench.attempts()) == (4, 12)
+
+
+def test_a_balance_that_carries_nothing_sends_nothing_until_it_is_topped_up(bench: Any) -> None:
+    bench.leads(3)
+    bench.provider.taken_microusd = OPENING - CEILING + 1
+    assert bench.run(balance_microusd=CEILING - 1) is StopReason.NO_FUNDS
+    assert (bench.states(), bench.attempts()) == ({"queued": 3}, 0)
+    bench.provider.taken_microusd -= 3 * CEILING
+    assert bench.run(balance_microusd=4 * CEILING - 1) is StopReason.FINISHED
+    assert (bench.states(), bench.attempts()) == ({"matched": 3}, 3)
+
+
+def test_refunds_that_come_late_are_waited_for_before_the_money_is_called_short(bench: Any) -> None:
+    bench.leads(2)
+    carries_one, short = ev.Balance(CEILING + 5, 1), ev.Balance(CEILING - 400_000, 1)
+    bench.provider.balances_say = deque([short, short, carries_one])
+    assert bench.run(concurrency=1, balance_microusd=CEILING) is StopReason.FINISHED
+    assert (bench.states(), bench.attempts()) == ({"matched": 2}, 2)
+    assert bench.provider.balances == 3
+
+
+def test_a_balance_that_is_shown_but_cannot_be_spent_is_believed_once(bench: Any) -> None:
+    bench.leads(3)
+    bench.provider.posts_say = deque([bench.say.no_money(), bench.say.no_money()])
+    assert bench.run(concurrency=1, balance_microusd=OPENING) is StopReason.NO_FUNDS
+    assert (len(bench.provider.posts), bench.states()) == (2, {"queued": 3})
+    assert "answers 402" in bench.runner.progress.note
+
+
+def test_a_finished_run_is_finished_whatever_the_balance(bench: Any) -> None:
+    bench.leads(2)
+    bench.provider.cost = CEILING
+    assert bench.run(balance_microusd=2 * CEILING) is StopReason.FINISHED
+    assert bench.states() == {"matched": 2}
 
 
 @pytest.mark.parametrize("cap", ["chain_microusd", "day_microusd", "total_microusd"])

@@ -301,3 +301,24 @@ def test_the_self_check_can_fail() -> None:
 def test_time_goes_only_forward(seconds: object) -> None:
     reply = asyncio.run(call(create_app(STILL), "POST", "/sandbox/advance", {"seconds": seconds}))
     assert reply.status == 422
+
+
+def test_after_a_reset_the_same_post_gets_the_same_job_and_the_same_fate() -> None:
+    """What a campaign leans on that sets the books back by sending the same POSTs again."""
+
+    async def story() -> None:
+        app = create_app(Settings(speed=0, faults={"fail_job": 0.5}))
+        told = []
+        for _ in range(2):
+            assert (await call(app, "POST", "/sandbox/reset", {})).status == 200
+            assert (await books(app))["submissions"] == []
+            answers = [(await submit(app, job(n))).json() for n in range(5)]
+            await advance(app, 30)
+            after = await books(app)
+            assert after["balanced"]
+            fates = [(one["state"], one["charged_microusd"]) for one in after["submissions"]]
+            told.append(([(one["job_id"], one["poll_bearer"]) for one in answers], fates))
+        assert told[0] == told[1]
+        assert len(set(told[0][1])) > 1, "fates must differ for this to show anything"
+
+    asyncio.run(story())

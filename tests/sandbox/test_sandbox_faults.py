@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from ledger.sandbox.app import Sandbox, create_app
-from ledger.sandbox.faults import AFTER_JOB, BEFORE, DELIVERY, FAULTS, LOSING, POLL, Faults, draw
+from ledger.sandbox.faults import (
+    AFTER_JOB,
+    ASSUMED_AWAY,
+    BEFORE,
+    DELIVERY,
+    FAULTS,
+    LOSING,
+    POLL,
+    Faults,
+    draw,
+)
 from ledger.sandbox.settings import Latency, Settings
 from ledger.sandbox.testing import Reply, call
 from ledger.sandbox.wire import ConnectionDropped
@@ -46,7 +56,7 @@ async def books(app: Sandbox) -> Any:
 
 def test_every_fault_belongs_to_exactly_one_place() -> None:
     places = [*BEFORE, *AFTER_JOB, *POLL, *FATED, *DELIVERY, "balance_wrong"]
-    assert sorted(places) == sorted(FAULTS)
+    assert sorted(places) == sorted([*FAULTS, *ASSUMED_AWAY])
     assert all(sentence.endswith(".") for sentence in FAULTS.values())
 
 
@@ -120,7 +130,8 @@ def test_a_fault_after_acceptance_is_accepted_and_charged(fault: str) -> None:
             assert answer is None
             return
         assert answer is not None
-        assert answer.status == (500 if fault == "error_500_after" else 202)
+        status = {"error_500_after": 500, "refuse_charged": 422, "throttle_charged": 429}.get(fault, 202)
+        assert answer.status == status
         if fault == "html_after":
             assert answer.body.startswith(b"<!doctype html>")
             return

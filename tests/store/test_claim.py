@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -186,6 +187,19 @@ def test_a_wall_clock_that_steps_back_over_midnight_makes_no_room(desk: Any) -> 
     assert desk.claim().blocked_by == "budget_day"
     desk.record(1, NotSent("connect_error"))
     assert len(desk.claim(9).calls) == 1
+    desk.ledger.end_run(StopReason.FINISHED)
+
+
+def test_a_claim_reads_the_day_of_its_holds_once(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by tests/campaigns/clock_steps.py: the totals and the intent were of two different days."""
+    desk.clock.start = datetime(2026, 3, 3, 0, 0, 1, tzinfo=UTC)
+    desk.ready(1)
+    true = desk.clock.now
+    readings = count()
+    back = timedelta(seconds=2)
+    monkeypatch.setattr(desk.clock, "now", lambda: true() - (back if next(readings) else timedelta()))
+    assert len(desk.claim().calls) == 1
+    assert next(readings) > 1, "the clock must be read again after its step"
     desk.ledger.end_run(StopReason.FINISHED)
 
 

@@ -56,6 +56,23 @@ def test_what_can_never_be_sent_is_skipped_once_with_its_reason(desk: Any) -> No
     assert (again.queued, again.skipped) == (0, {})
 
 
+def test_a_lead_that_lacked_a_field_is_asked_once_a_later_file_brings_it(desk: Any) -> None:
+    desk.take(desk.row(2, email="a@b.test"), desk.row(3, email="c@d.test"))
+    assert desk.enqueue().skipped == {"lacks_fields": 2}
+    desk.clock.advance(1)
+    desk.take(desk.row(2, email="a@b.test", company="acme"), desk.row(3, email="c@d.test", city="Tucson"))
+    done = desk.enqueue()
+    assert (done.queued, done.skipped) == (1, {"lacks_fields": 1})
+    assert desk.sql("SELECT lead_id, state, generation FROM jobs ORDER BY id") == [
+        (1, "skipped", 1),
+        (2, "skipped", 1),
+        (1, "queued", 1),
+        (2, "skipped", 2),
+    ]
+    again = desk.enqueue()
+    assert (again.queued, again.skipped) == (0, {}), "running it again is free"
+
+
 def test_the_request_is_built_from_the_lead_and_its_source(desk: Any) -> None:
     seen: list[dict[str, str]] = []
     desk.take(desk.row(2, contact="crm:7", company="acme", zip="02139"))

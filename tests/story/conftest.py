@@ -19,6 +19,9 @@ import pytest
 from ledger.sandbox.settings import Settings
 from ledger.sandbox.testing import KEY, running_process, tell
 
+# pytest imports by path (importlib mode), so the folder of a test is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).parent))
+
 WAIT_S = 150.0
 """No command of a test takes longer; one that does is a failure, not a hang."""
 STATES = (

@@ -37,6 +37,13 @@ def _error(done: Any, code: int, *words: str) -> None:
     assert error["what"].split()[0] in done.err
 
 
+def _ended(done: Any, reason: str) -> None:
+    """What a script is promised of every run that began (the JSON contract), error or not."""
+    promised = {"schema", "run_id", "stop_reason", "submitted", "final", "in_doubt"}
+    assert promised | {"charged_microusd", "held_microusd", "seconds", "error"} == set(done.json)
+    assert (done.json["run_id"], done.json["stop_reason"], done.json["submitted"]) == (1, reason, 0)
+
+
 def _nothing_sent(night: Any) -> None:
     assert set(night.states()) <= {"queued"}
     assert night.sql("SELECT COUNT(*) FROM attempts") == [(0,)]
@@ -62,6 +69,7 @@ def test_without_a_key_nothing_starts(night: Any) -> None:
 def test_a_refused_key_stops_before_a_job_is_written(night: Any) -> None:
     done = night.cli(*RUN, "--json", LEADLEDGER_API_KEY="stale_key_of_another_account")
     _error(done, 2, "refuses this key")
+    _ended(done, "not_allowed")
     assert "stale_key" not in done.out + done.err
     _nothing_sent(night)
     assert night.sql("SELECT stop_reason FROM runs") == [("not_allowed",)]
@@ -71,7 +79,9 @@ def test_a_provider_that_is_not_there_is_75_and_nothing_was_sent(night: Any) -> 
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # taken and never listened on: nobody else can answer there
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        _error(night.cli(*RUN, "--json", LEADLEDGER_BASE_URL=url), 75, "cannot be reached", url)
+        done = night.cli(*RUN, "--json", LEADLEDGER_BASE_URL=url)
+    _error(done, 75, "cannot be reached", url)
+    _ended(done, "unreachable")
     _nothing_sent(night)
     assert night.sql("SELECT stop_reason FROM runs") == [("unreachable",)]
 

@@ -127,13 +127,15 @@ def _import(tucson: Any) -> int:
 
 
 def _plan(tucson: Any, leads: int) -> None:
-    plan = tucson.cli("plan", "--route", "lead-session", "--json").json
+    plan = tucson.cli("plan", "--route", "lead-session", "--budget", "301.49", "--json").json
     assert plan == {
         "schema": 1,
         "jobs": {"enrich/lead-session": leads},
         "skipped": {},
         "cost_microusd": {"min": 0, "expected": leads * 1_500_000, "max": leads * 1_500_000},
         "balance_microusd": 10_000_000_000,
+        "within_budget": 200,
+        "seconds": 1,
     }
 
 

@@ -265,7 +265,10 @@ class World:
             if isinstance(reading, ev.Balance):
                 ledger.note_balance("opening" if ledger.may_rebase() else "reading", reading)
             ledger.enqueue(self.route, self.mode, everything, builder(self.profile))
-            runner = self._runner(ledger, client, caps, calm=calm)
+            shown = (
+                reading.amount_microusd if isinstance(reading, ev.Balance) and chance.random() < 0.7 else None
+            )
+            runner = self._runner(ledger, client, caps, shown, calm=calm)
             if not calm and chance.random() < 0.3:
                 loop.call_later(chance.uniform(0, 60), runner.stop)
                 if chance.random() < 0.5:
@@ -274,7 +277,9 @@ class World:
         ledger.end_run(reason)
         return reason
 
-    def _runner(self, ledger: Ledger, client: Client, caps: Caps, *, calm: bool) -> Runner:
+    def _runner(
+        self, ledger: Ledger, client: Client, caps: Caps, balance: int | None, *, calm: bool
+    ) -> Runner:
         chance = self.chance
         return Runner(
             ledger,
@@ -285,6 +290,7 @@ class World:
             options=Options(
                 rules=ClaimRules(self.route, self.mode, self.ceiling, caps),
                 in_flight=chance.choice((2, 8, 10_000)),
+                balance_microusd=balance,
                 audit=calm or chance.random() < 0.8,
                 alone=self.alone,
                 post_deadline_s=profile().deadline_s(self.mode),
