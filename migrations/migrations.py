@@ -590,10 +590,7 @@ _LOOKING = (
     "CREATE INDEX jobs_by_state ON jobs (state)",
     # Sums by attempt from the index alone: a million leads sorted by what they cost.
     "DROP INDEX costs_attempt",
-    (
-        "CREATE INDEX costs_attempt ON costs (attempt_id, kind, amount_microusd) "
-        "WHERE attempt_id IS NOT NULL"
-    ),
+    ("CREATE INDEX costs_attempt ON costs (attempt_id, kind, amount_microusd) WHERE attempt_id IS NOT NULL"),
 )
 
 

@@ -4,7 +4,7 @@ CREATE INDEX attempts_run ON attempts (run_id);
 
 CREATE INDEX balance_checks_kind ON balance_checks (kind, id);
 
-CREATE INDEX costs_attempt ON costs (attempt_id) WHERE attempt_id IS NOT NULL;
+CREATE INDEX costs_attempt ON costs (attempt_id, kind, amount_microusd) WHERE attempt_id IS NOT NULL;
 
 CREATE INDEX costs_loose ON costs (kind) WHERE attempt_id IS NULL;
 
@@ -19,6 +19,8 @@ CREATE INDEX deliveries_kept ON deliveries (remote_job_id) WHERE applied_at IS N
 CREATE INDEX deliveries_kept_by_key ON deliveries (correlation) WHERE applied_at IS NULL AND correlation IS NOT NULL;
 
 CREATE UNIQUE INDEX imports_once ON imports (file_sha256, source, mapping);
+
+CREATE INDEX jobs_by_state ON jobs (state);
 
 CREATE INDEX jobs_later ON jobs (not_before) WHERE state = 'queued' AND not_before IS NOT NULL;
 
