@@ -583,3 +583,23 @@ def m003_whose_balance(db: Database) -> None:
     """Whose balance was read: two readings of different agents say nothing about each other."""
     db.conn.execute("ALTER TABLE balance_checks ADD COLUMN agent_id TEXT")
     db.conn.execute("PRAGMA user_version = 3")
+
+
+_LOOKING = (
+    # Jobs of one state, newest first: sorting the finished ones of a million takes over a second.
+    "CREATE INDEX jobs_by_state ON jobs (state)",
+    # Sums by attempt from the index alone: a million leads sorted by what they cost.
+    "DROP INDEX costs_attempt",
+    (
+        "CREATE INDEX costs_attempt ON costs (attempt_id, kind, amount_microusd) "
+        "WHERE attempt_id IS NOT NULL"
+    ),
+)
+
+
+@migrations()
+def m004_looking(db: Database) -> None:
+    """Indexes for people who look: the pages of `browse`, lists sorted by a sum."""
+    for statement in _LOOKING:
+        db.conn.execute(statement)
+    db.conn.execute("PRAGMA user_version = 4")
