@@ -31,12 +31,13 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/run.py
 
 # Hours of it: kills, power cuts, a full disk, I/O errors, clock steps, signals and races, a hostile wire, simulated
-# worlds, forged webhooks, readers beside a writer. `make campaign-power` runs one; `make -k campaign` goes on after one that failed. Each goes on where it was
-# stopped, on the same commit. Needs strace, and root for the full disk. The results go to
-# tests/campaigns/results.jsonl.
+# worlds, forged webhooks, readers beside a writer. `make campaign-power` runs one; `make -k campaign` goes on after
+# one that failed. Each goes on where it was stopped, on the same commit. Needs strace, and root for the full disk.
+# The results go to tests/campaigns/results.jsonl.
 TWO_AT_ONCE := kill statements power disk_full io_errors clock_steps
 CAMPAIGN_LOGS = .cache/campaigns/$(shell git rev-parse --short HEAD)
-CAMPAIGNS := $(TWO_AT_ONCE:%=campaign-%) campaign-processes campaign-wire campaign-world campaign-webhooks campaign-readers
+ONE_BY_ONE := processes wire world webhooks readers
+CAMPAIGNS := $(TWO_AT_ONCE:%=campaign-%) $(ONE_BY_ONE:%=campaign-%)
 .PHONY: $(CAMPAIGNS)
 campaign: $(CAMPAIGNS)
 
