@@ -27,7 +27,7 @@ from ledger.clock import to_text
 from ledger.errors import LeadledgerError
 from ledger.money import usd
 from ledger.states import FINAL, ROUTES, Reason, State
-from ledger.store.inbox import drop, waiting
+from ledger.store.inbox import drop, inbox_path
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -162,7 +162,7 @@ async def done(datasette: Datasette, request: Any) -> Response:
     """`/-/ledger/done/ID`: what became of an intent."""
     book = await served(datasette, request)
     item_id = request.url_vars["item"]
-    waits = any(path.name.endswith(f"{item_id}.json") for path in waiting(book.path))
+    waits = any(inbox_path(book.path).glob(f"*{item_id}.json"))
     outcome = await _outcome(book.database, item_id)
     return await page(datasette, request, "done", book, waits=waits, outcome=outcome, item_id=item_id)
 

@@ -169,6 +169,22 @@ def walk(browser: Any, served: str, tmp_path: Path, request: pytest.FixtureReque
     browser.get("about:blank")
 
 
+def by_keyboard(walk: Walk) -> None:
+    """The first stop skips to the content, the next ones are its links, and each is seen to have the focus."""
+    walk.go("/-/ledger")
+    walk.says("80 jobs")
+    active = walk.driver.switch_to.active_element
+    active.send_keys(Keys.TAB)
+    assert walk.driver.switch_to.active_element.text == "Skip to the content"
+    walk.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    for _ in range(3):
+        walk.driver.switch_to.active_element.send_keys(Keys.TAB)
+    focused = walk.driver.switch_to.active_element
+    assert "/leads/jobs?state=" in focused.get_attribute("href")
+    outline = walk.driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+
+
 @pytest.mark.timeout(120)
 def test_walk(walk: Walk) -> None:
     walk.look(1200, 1320)
@@ -205,6 +221,7 @@ def test_walk(walk: Walk) -> None:
     editor = walk.driver.find_element("css selector", ".CodeMirror")
     assert editor.is_displayed(), "the SQL editor is a script of Datasette's that the policy must let run"
     walk.check_log()
+    by_keyboard(walk)
 
 
 @pytest.mark.timeout(120)
@@ -250,19 +267,3 @@ def test_the_overview_follows_a_run_in_dark_on_a_phone(
         walk.until(lambda: "waiting" in walk.text(), "the job that was accepted just now")
     walk.says("No run is on")
     walk.check_log()
-
-
-@pytest.mark.timeout(120)
-def test_by_keyboard(walk: Walk) -> None:
-    walk.go("/-/ledger")
-    walk.says("80 jobs")
-    active = walk.driver.switch_to.active_element
-    active.send_keys(Keys.TAB)
-    assert walk.driver.switch_to.active_element.text == "Skip to the content"
-    walk.driver.switch_to.active_element.send_keys(Keys.ENTER)
-    for _ in range(3):
-        walk.driver.switch_to.active_element.send_keys(Keys.TAB)
-    focused = walk.driver.switch_to.active_element
-    assert "/leads/jobs?state=" in focused.get_attribute("href")
-    outline = walk.driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
-    assert outline != "none"

@@ -171,7 +171,7 @@ def campaign(cases: int, seed: int) -> dict[str, Any]:
                 sender.send(case)
 
             deliver()
-        items = [inbox.read(path) for path in inbox.waiting(db, 10 * cases)]
+        items = [inbox.read(path) for path in inbox.waiting_in(inbox.inbox_path(db), 10 * cases)]
         on_disk = {
             item.body["raw"].encode("utf-8", "surrogateescape")
             for item in items
