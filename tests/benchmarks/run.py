@@ -23,6 +23,7 @@ import claim
 import csv_import
 import in_flight
 import night
+import pages
 import verbs
 from measure import Report
 
@@ -32,9 +33,10 @@ BENCHMARKS: Final[dict[str, Callable[[Path, float], Report]]] = {
     "import": csv_import.measure,
     "claim": claim.measure,
     "verbs": verbs.measure,
+    "pages": pages.measure,
     "audit": audit.measure,
 }
-_PACKAGES: Final = ("leadledger", "httpx", "httpcore", "uvicorn", "sqlite-utils", "click")
+_PACKAGES: Final = ("leadledger", "httpx", "httpcore", "uvicorn", "sqlite-utils", "click", "datasette")
 
 
 def header(scale: float) -> dict[str, Any]:

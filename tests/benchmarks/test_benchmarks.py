@@ -66,8 +66,15 @@ def test_the_night_of_both_is_the_same_work(tmp_path: Path) -> None:
         assert found[answers]["theirs"]["polls_per_job"] == [1.0] * found["rounds"]
 
 
+def test_pages_are_all_answered(tmp_path: Path) -> None:
+    found = figures("pages", tmp_path)
+    assert found["jobs"] == 2000
+    assert all(page["ms"] > 0 for page in found["pages"].values())
+    assert len(found["pages"]) == 14
+
+
 @pytest.mark.parametrize("arguments", [("nights",), ("claim", "--scale", "0")])
 def test_what_is_not_there_is_refused(arguments: tuple[str, ...]) -> None:
     ran = bench(*arguments)
     assert ran.returncode == 2
-    assert "benchmarks are night, in_flight, import, claim, verbs" in ran.stderr
+    assert "benchmarks are night, in_flight, import, claim, verbs, pages" in ran.stderr

@@ -170,7 +170,7 @@ def walk(browser: Any, served: str, tmp_path: Path, request: pytest.FixtureReque
 
 
 def by_keyboard(walk: Walk) -> None:
-    """The first stop skips to the content, the next ones are its links, and each is seen to have the focus."""
+    """The first stop skips to the content, the next ones are its links, and each is seen to be focused."""
     walk.go("/-/ledger")
     walk.says("80 jobs")
     active = walk.driver.switch_to.active_element
