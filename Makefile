@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 NEXT := .cache/datasette1
+# setuptools' notice to everybody who installs a checkout in place.
+QUIET := "ignore:Editable installation"
 
 .PHONY: demo test lint types docs docs-write bench campaign lock clean
 
@@ -51,7 +53,7 @@ $(READY): requirements.lock pyproject.toml
 		|| { echo "leadledger needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	PYTHONWARNINGS=$(QUIET) $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 # The newest alpha of Datasette, for the tests of the browser pages only. Without it they are skipped, saying so.
@@ -59,7 +61,8 @@ $(NEXT)/.tried: requirements-datasette1.lock pyproject.toml $(READY)
 	@rm -rf $(NEXT) && mkdir -p .cache && $(PYTHON) -m venv $(NEXT)
 	@$(NEXT)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
 			-r requirements-datasette1.lock \
-		&& $(NEXT)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . \
+		&& PYTHONWARNINGS=$(QUIET) $(NEXT)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+			--no-build-isolation -e . \
 		&& touch $(NEXT)/.ready || echo "Datasette 1.0 could not be installed: its tests are skipped"
 	@touch $(NEXT)/.tried
 
