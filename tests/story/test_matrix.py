@@ -18,7 +18,7 @@ from ledger.model import LEAD_FIELDS, FileFacts, Keys, SourceRow
 from ledger.orders import Options
 from ledger.runner import Runner
 from ledger.sandbox.app import Sandbox, create_app
-from ledger.sandbox.faults import FAULTS
+from ledger.sandbox.faults import DELIVERY, FAULTS
 from ledger.sandbox.report import report
 from ledger.sandbox.settings import Settings, Speech
 from ledger.sandbox.testing import KEY
@@ -160,7 +160,8 @@ def _settings(**more: Any) -> Settings:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_survives_the_fault(ledger: Ledger, clock: FakeClock, fault: str) -> None:
-    night = Night(ledger, clock, _settings(faults=BESIDE.get(fault, {}) | {fault: RATE}))
+    settings = _settings(faults=BESIDE.get(fault, {}) | {fault: RATE}, deliveries=fault in DELIVERY)
+    night = Night(ledger, clock, settings)
     assert night.run() in ENDS
     assert night.books()["faults"].get(fault, 0) > 0
     night.check()
