@@ -84,13 +84,13 @@ class Sandbox:
 
     async def _push(self) -> None:
         """POST deliveries as they fall due, also while nobody asks anything; ends with the event loop."""
+        pushed = self.provider.hooks.pushed
         done = 0
         while True:
             self.provider.catch_up()
-            pushed = self.provider.hooks.pushed
-            for one in pushed[done:]:
-                await post(self.provider.settings.callback_url, one)
-            done = len(pushed)
+            while done < len(pushed):  # it grows while a receiver takes its time
+                await post(self.provider.settings.callback_url, pushed[done])
+                done += 1
             await asyncio.sleep(TICK_S)
 
     async def _answer(self, endpoint: str, request: Request) -> Answer:

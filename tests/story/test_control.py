@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import hmac
 import json
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ledger.clock import SystemClock
+from ledger.sandbox.testing import tell
 from ledger.store import inbox
 from ledger.store.lock import lock_path
 
@@ -25,23 +31,82 @@ def yes(stage: Any, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_run_is_paused_resumed_and_cancelled_from_outside(stage: Callable[..., Any]) -> None:
-    made = stage(latency_s={"enrich/lead-session": ["uniform", 3.0, 4.0]})
+    # An hour each, which passes when the test says so: the run cannot end before it has been controlled.
+    made = stage(latency_s={"enrich/lead-session": ["fixed", 3600.0]})
     made.leads(60)
     run = made.start(made.command(*RUN, "--in-flight", "10"))
-    made.wait(lambda: made.ledger.exists() and made.states().get("waiting", 0) >= 5, "a running run")
+    made.wait(lambda: made.ledger.exists() and made.states().get("waiting", 0) >= 10, "a full house")
     paused = yes(made, "pause", "--all")
-    assert paused["applied"]
-    assert paused["jobs"] >= 30
-    sent = made.sql("SELECT COUNT(*) FROM attempts")[0][0]
+    assert (paused["applied"], paused["jobs"]) == (True, 50)
     cancelled = yes(made, "cancel", "--lead", "60")
     assert (cancelled["jobs"], cancelled["applied"]) == (1, True)
-    assert made.sql("SELECT COUNT(*) FROM attempts")[0][0] == sent, "nothing is sent while all is paused"
-    assert yes(made, "resume", "--all")["jobs"] == paused["jobs"] - 1
+    assert made.sql("SELECT COUNT(*) FROM attempts") == [(10,)], "nothing is sent while all is paused"
+    assert yes(made, "resume", "--all")["jobs"] == 49
+
+    def over() -> bool:
+        tell(made.url, "/sandbox/advance", {"seconds": 3600})
+        return run.poll() is not None
+
+    made.wait(over, "the end of the run")
     ended = made.ended(run)
     assert ended.code == 0, ended
     assert sum(ended.json["final"].values()) == 59
     assert made.states()["cancelled"] == 1
     assert inbox.waiting(made.ledger) == []
+    made.check_money()
+    assert yes(made, "audit", "--no-balance")["ok"]
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """What `browse` will be: checks the signature over the raw body and drops it."""
+
+    ledger: Path
+    refused = 0
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        wanted = "sha256=" + hmac.new(b"ech_sandbox", raw, "sha256").hexdigest()
+        genuine = hmac.compare_digest(self.headers["X-411data-Signature"], wanted)
+        if genuine:
+            now = SystemClock().now()
+            inbox.drop(
+                self.ledger, "delivery", inbox.delivery(raw, received_at=now, delivery_id=None), now=now
+            )
+        type(self).refused += not genuine
+        self.send_response(204 if genuine else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing to stderr."""
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[str]:
+    Receiver.ledger, Receiver.refused = tmp_path / "leads.db", 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hooks"
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.mark.slow
+def test_deliveries_alone_settle_a_night_in_which_no_poll_is_answered(
+    stage: Callable[..., Any], receiver: str
+) -> None:
+    faults = {"poll_500": 1.0, "delivery_twice": 0.3, "delivery_forged": 0.3, "delivery_other_job": 0.3}
+    made = stage(deliveries=True, callback_url=receiver, faults=faults)
+    made.leads(12)
+    done = made.cli(*RUN)
+    assert done.code in {0, 3}, done
+    assert sum(done.json["final"].values()) == 12
+    fired = made.books()["faults"]
+    assert min(fired[name] for name in faults) > 0
+    assert Receiver.refused == fired["delivery_forged"]
+    assert made.sql("SELECT COUNT(*) FROM attempts WHERE polls > 0") == [(0,)]
+    reasons = "SELECT COUNT(*) FROM transitions WHERE reason = 'delivery_evidence'"
+    assert made.sql(reasons) == [(12,)]
     made.check_money()
     assert yes(made, "audit", "--no-balance")["ok"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nights import LEADS, Night, settings
 
-from ledger.sandbox.faults import FAULTS
+from ledger.sandbox.faults import DELIVERY, FAULTS
 from ledger.sandbox.settings import Speech
 from ledger.states import StopReason
 from ledger.store.ledger import Ledger
@@ -52,7 +52,8 @@ TROUBLE = {"fail_job": 0.1, "throttle": 0.05, "lose_answer": 0.05, "poll_500": 0
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_survives_the_fault(ledger: Ledger, clock: FakeClock, fault: str) -> None:
-    night = Night(ledger, clock, settings(faults=BESIDE.get(fault, {}) | {fault: RATE}))
+    sandbox = settings(faults=BESIDE.get(fault, {}) | {fault: RATE}, deliveries=fault in DELIVERY)
+    night = Night(ledger, clock, sandbox)
     assert night.run() in ENDS
     assert night.books()["faults"].get(fault, 0) > 0
     night.check()

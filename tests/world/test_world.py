@@ -53,6 +53,7 @@ def broken(player: Players, seeds: range, happened: Counter[str] | None = None) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_in_every_world_nothing_is_lost_nor_paid_twice(player: Players) -> None:
     happened: Counter[str] = Counter()
     assert list(broken(player, FIXED, happened)) == []
@@ -61,6 +62,7 @@ def test_in_every_world_nothing_is_lost_nor_paid_twice(player: Players) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_in_fresh_worlds_too(player: Players) -> None:
     base = random.SystemRandom().randrange(1_000_000, 1_000_000_000)
     assert list(broken(player, range(base, base + FRESH))) == [], f"seed base {base}"
