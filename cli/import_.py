@@ -26,9 +26,9 @@ _SHOWN = 10
     "files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path, dir_okay=True)
 )
 @click.option("--map", "map_file", type=click.Path(path_type=Path), help="Which columns make which field.")
-@options.option("--encoding", help="The file's encoding, if it is not UTF-8 or UTF-16 (cp1252, …).")
-@options.option("--delimiter", help="The sign between cells, if it is not found out (tab, comma, ; …).")
-@options.option("--region", default="US", show_default=True, help="Region of phones without a country code.")
+@click.option("--encoding", help="The file's encoding, if it is not UTF-8 or UTF-16 (cp1252, …).")
+@click.option("--delimiter", help="The sign between cells, if it is not found out (tab, comma, ; …).")
+@click.option("--region", default="US", show_default=True, help="Region of phones without a country code.")
 @click.option("--dry-run", is_flag=True, help="Read and report; write nothing.")
 @options.common
 @click.pass_obj

@@ -144,6 +144,21 @@ def test_resolve_says_the_cost_and_needs_a_yes(worked: Run) -> None:
     assert status["jobs"]["lost"] == 1
 
 
+def test_a_route_that_is_configured_for_runs_names_no_job(
+    worked: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "lead-session")
+    monkeypatch.setenv("LEADLEDGER_IMPORT", "last")
+    refused = worked("retry", "--yes")
+    assert isinstance(refused.exception, UsageProblem)
+    assert "Say which jobs" in str(refused.exception)
+    retry = ("retry", "--state", "matched", "--yes", "--json")
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "phone")
+    assert json.loads(worked(*retry).stdout)["jobs"] == 0, "it narrows what is named"
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "lead-session")
+    assert json.loads(worked(*retry).stdout)["jobs"] == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -159,19 +174,6 @@ def test_a_mistake_is_a_sentence(worked: Run, arguments: tuple[str, ...]) -> Non
     error = worked(*arguments).exception
     assert isinstance(error, UsageProblem)
     assert str(error).endswith((".", "!"))
-
-
-def test_settings_come_from_file_environment_and_flag(tmp_path: Path) -> None:
-    file = tmp_path / "leadledger.toml"
-    file.write_text('db = "night.db"\nroute = "phone"\n[run]\nbudget = 25\n', encoding="utf-8")
-    found = main.settings.default_map(file, list(main.COMMANDS))
-    assert found["db"] == "night.db"
-    assert found["run"] == {"db": "night.db", "route": "phone", "budget": 25}
-    assert found["plan"]["route"] == "phone"
-    for bad in ("rout = 1", "[rum]\nbudget = 1", "= 3"):
-        file.write_text(bad, encoding="utf-8")
-        with pytest.raises(UsageProblem):
-            main.settings.default_map(file, list(main.COMMANDS))
 
 
 def test_the_key_comes_from_a_file_the_environment_or_a_command(
