@@ -102,9 +102,19 @@ class Ledger:
 
     # --- files and what is to be asked ---
 
-    def import_rows(self, facts: FileFacts, rows: Iterable[SourceRow]) -> imports.ImportReport:
+    def import_rows(
+        self, facts: FileFacts, rows: Iterable[SourceRow], noted_max: int = imports.NOTED_MAX
+    ) -> imports.ImportReport:
         """Take in one file in one transaction (`store.imports`)."""
-        return imports.import_rows(self.books, facts, rows)
+        return imports.import_rows(self.books, facts, rows, noted_max)
+
+    def rehearse_import(
+        self,
+        files: Iterable[tuple[FileFacts, Iterable[SourceRow]]],
+        noted_max: int = imports.NOTED_MAX,
+    ) -> list[imports.ImportReport]:
+        """What `import_rows` would report of each file; nothing stays written (`store.imports.rehearse`)."""
+        return imports.rehearse(self.books, files, noted_max)
 
     def enqueue(
         self,

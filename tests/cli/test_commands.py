@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from ledger import events as ev
 from ledger.api.profile import Profile
-from ledger.cli import main, wiring
+from ledger.cli import import_, main, wiring
 from ledger.clock import SystemClock
 from ledger.errors import UsageProblem
 from ledger.migrations.migrations import migrations
@@ -97,6 +100,92 @@ def test_import_reports_in_the_contracts_form(run: Run) -> None:
 def test_a_dry_import_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert "2 new leads" in run("import", "leads.csv", "--dry-run").stdout
     assert not (tmp_path / "leads.db").exists()
+
+
+def test_a_dry_import_knows_the_ledger_and_leaves_it_as_it_is(run: Run, tmp_path: Path) -> None:
+    run("import", "leads.csv")
+    (tmp_path / "more.csv").write_text(LEADS + "Cedar,3 Main St,Tucson,85703,,third\n", encoding="utf-8")
+    before = (tmp_path / "leads.db").read_bytes(), sorted(tmp_path.iterdir())
+    told = run("import", "leads.csv", "more.csv", "more.csv", "--dry-run").stdout
+    assert ((tmp_path / "leads.db").read_bytes(), sorted(tmp_path.iterdir())) == before
+    assert [line.split(" = ")[1].split(" + ")[:2] for line in told.splitlines()] == [
+        ["0 new leads", "3 of known leads"],
+        ["1 new leads", "3 of known leads"],
+        ["0 new leads", "4 of known leads"],
+    ]
+    done = json.loads(run("import", "more.csv", "--json").stdout)
+    assert (done["leads_new"], done["leads_known"]) == (1, 3)
+
+
+def test_a_dry_import_does_not_bring_an_older_ledger_up_to_date(run: Run, tmp_path: Path) -> None:
+    run("import", "leads.csv")
+    with closing(sqlite3.connect(tmp_path / "leads.db")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    assert "earlier version" in str(run("import", "leads.csv", "--dry-run").exception)
+
+
+def test_of_several_files_those_before_a_broken_one_are_in_and_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text('Company\nCedar\n"Dogwood\n', encoding="utf-8")
+    done = run("import", "leads.csv", "b.csv", "leads.csv", "--json")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["files_taken_in"], told["leads_new"]) == (2, ["leads.csv"], 2)
+    assert "b.csv, row 3" in told["error"]["what"]
+    assert "Taken in before that: leads.csv. Not taken in: b.csv, leads.csv." in told["error"]["money"]
+    assert "b.csv, row 3" in done.stderr
+    assert "Dogwood" not in run("show", "1").stdout
+    assert isinstance(run("show", "Cedar").exception, UsageProblem)
+    again = run("import", "leads.csv", "b.csv")
+    assert (again.exit_code, "nothing new in 4 rows" in again.stdout) == (2, True)
+    assert "Taken in before that: leads.csv." in again.stderr
+    alone = run("import", "b.csv", "--json")
+    assert "Nothing was imported" in str(alone.exception)
+
+
+def test_json_lists_every_rejection_with_its_file_or_says_how_many_it_left_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.csv").write_text("Company,Phone\n" + ",\n" * 1500 + "Elm,1\n" * 11, encoding="utf-8")
+    assert "1,490 more (--json lists them)" in run("import", "bad.csv", "--dry-run").stderr
+    told = json.loads(run("import", "bad.csv", "leads.csv", "--json").stdout)
+    assert [one["row"] for one in told["rejections"]] == [*range(2, 1502), 5]
+    assert [one["file"] for one in told["rejections"]] == ["bad.csv"] * 1500 + ["leads.csv"]
+    again = json.loads(run("import", "bad.csv", "--json").stdout)
+    assert "file" not in again["rejections"][0]
+    assert (len(again["rejections"]), "rejections_left_out" in again) == (1500, False)
+    monkeypatch.setattr(import_, "_LISTED_MAX", 10)
+    cut = json.loads(run("import", "bad.csv", "--json").stdout)
+    assert (len(cut["rejections"]), cut["rejections_left_out"]) == (10, 1490)
+
+
+def test_what_is_noted_is_not_said_to_be_in_the_json(run: Run, tmp_path: Path) -> None:
+    rows = "".join(f"Firm {number},1\n" for number in range(12))
+    (tmp_path / "odd.csv").write_text("Company,Phone\n" + rows, encoding="utf-8")
+    told = run("import", "odd.csv").stderr
+    assert "12 noted" in told
+    assert "2 more (`leadledger export` has them, as ledger_note)" in told
+    assert run("export", "out.csv").exit_code == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["ledger_note"] for row in csv.DictReader(file)] == [
+            "number1: not a phone number: '1'"
+        ] * 12
+
+
+def test_an_import_from_stdin_or_a_pipe_is_a_sentence(run: Run, tmp_path: Path) -> None:
+    assert "cannot read from stdin" in str(run("import", "-").exception)
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe gives its text once" in str(run("import", "pipe").exception)
+
+
+def test_an_import_read_wrongly_can_be_put_right(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fr.csv").write_bytes("Company,Street,Phone\nCafé,1 Rue,520 555 0100\n".encode("cp1252"))
+    as_told = ("import", "fr.csv", "--json", "--encoding")
+    assert json.loads(run(*as_told, "mac-roman", "--region", "GB").stdout)["leads_new"] == 1
+    assert json.loads(run(*as_told, "cp1252", "--region", "GB").stdout)["leads_new"] == 1, "another name"
+    assert "+15205550100" not in run("show", "Café").stdout
+    assert json.loads(run(*as_told, "cp1252", "--region", "US").stdout)["leads_known"] == 1
+    assert "+15205550100" in run("show", "Café").stdout
+    again = run("import", "fr.csv", "--encoding", "windows-1252", "--region", "us")
+    assert "nothing new" in again.stdout
 
 
 def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, tmp_path: Path) -> None:
