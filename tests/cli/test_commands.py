@@ -60,7 +60,8 @@ def worked(run: Run, tmp_path: Path) -> Run:
             alder, birch = (await ledger.claim(rules, 5)).calls
             answer = ev.Answer("accepted", 202, "{}")
             await ledger.record(alder.job_id, 1, ev.Accepted("job_a", ev.Secret("pb_needle"), None, answer))
-            body = json.dumps({"summary": "good", "entities": [{"type": "phone", "value": "+1520"}]})
+            entities = [{"type": "phone", "value": "+1520"}]
+            body = json.dumps({"summary": "good", "entities": entities, "half\n \ud83d": "\ud83d"})
             verdict = ev.Verdict(
                 State.MATCHED,
                 matched=True,
@@ -204,6 +205,57 @@ def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, 
     assert table[0]["enriched_phone"] == "+1520"
     with pytest.raises(UsageProblem, match="exists"):
         worked("export", "out.csv", catch_exceptions=False)
+
+
+def export(run: Run, tmp_path: Path, name: str = "out.csv") -> tuple[list[str], list[dict[str, str]]]:
+    assert run("export", name, "--force").exit_code == 0
+    with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def test_export_has_the_files_own_columns_and_every_cell_whatever_its_rows_are(
+    run: Run, tmp_path: Path
+) -> None:
+    text = 'Company,Phone,Note\nshort\nAlder,,x\nlong,,y,more,yet more\n"bad" quote,,\n'
+    (tmp_path / "odd.csv").write_text(text, encoding="utf-8")
+    assert run("import", "odd.csv").exit_code == 0
+    header, rows = export(run, tmp_path)
+    assert header[:7] == ["Company", "Phone", "Note", "(cell 4)", "(cell 5)", "(line)", "ledger_lead_id"]
+    assert [row["Company"] for row in rows] == ["short", "Alder", "long", ""]
+    assert [row["Note"] for row in rows] == ["", "x", "y", ""]
+    assert (rows[2]["(cell 4)"], rows[2]["(cell 5)"]) == ("more", "yet more")
+    assert rows[3]["(line)"] == '"bad" quote,,\n'
+
+
+def test_an_export_bounds_its_columns_and_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("Company,City\na,b" + ",c" * 300 + "\n", encoding="utf-8")
+    assert run("import", "wide.csv").exit_code == 0
+    header, (row,) = export(run, tmp_path)
+    assert (len([name for name in header if name.startswith("(cell")]), row["(cell 3)"]) == (200, "c")
+    assert "100 columns more than 200 are left out" in run("export", "again.csv").stderr
+
+
+def test_an_export_can_be_imported_and_exported_again(worked: Run, tmp_path: Path) -> None:
+    header, rows = export(worked, tmp_path)
+    told = json.loads(worked("import", "out.csv", "--json").stdout)
+    assert (told["leads_new"], told["leads_known"], told["rows_rejected"]) == (0, 3, 1)
+    again, now = export(worked, tmp_path, "again.csv")
+    assert again == header
+    assert len(set(again)) == len(again)
+    money = ("ledger_state", "ledger_charged_usd", "ledger_held_usd", "enriched_phone")
+    assert [[row[name] for name in money] for row in now] == [[row[name] for name in money] for row in rows]
+    (tmp_path / "old.csv").write_text(
+        "Company,ledger_state,enriched_phone,enriched_fax\nCedar,lost,+1,+2\n", encoding="utf-8"
+    )
+    worked("import", "old.csv")
+    header, (row,) = export(worked, tmp_path)
+    assert (header[:3], row["ledger_state"]) == (["Company", "enriched_phone", "enriched_fax"], "not asked")
+
+
+def test_half_a_character_in_an_answer_is_exported_as_it_is_spelt(worked: Run, tmp_path: Path) -> None:
+    _, rows = export(worked, tmp_path)
+    assert rows[0]["enriched_half \\ud83d"] == "\\ud83d"
 
 
 def test_show_tells_the_story_and_no_secret(worked: Run) -> None:
