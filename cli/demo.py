@@ -114,7 +114,13 @@ def command(ctx: click.Context, *, folder: Path, seed: int, as_json: bool, yes: 
     """
     del yes
     started = time.monotonic()
-    _clear(folder)
+    try:
+        _clear(folder)
+    except OSError as error:
+        raise UsageProblem(
+            f"The demo cannot be set up in {folder}: {error.strerror}.",
+            next_step="Name a folder that can be written with --folder.",
+        ) from error
     with _sandbox(folder, seed) as base_url:
         environment = {
             **_plain(),

@@ -27,6 +27,8 @@ from ledger.store.connect import (
     check_place,
     checkpoint,
     connect,
+    disk_trouble,
+    is_disk_trouble,
     migrate,
     transaction,
 )
@@ -53,6 +55,7 @@ class Ledger:
 
     Raises:
         LedgerFileProblem: Not a ledger, made by a newer version, read-only, on a network share.
+        DiskTrouble: There is no room to make it or to bring it up to date.
         LedgerBusy: Another process holds it.
     """
 
@@ -78,8 +81,10 @@ class Ledger:
             except BaseException:
                 connection.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if is_disk_trouble(error) or isinstance(error, OSError):
+                raise disk_trouble(error) from error
             raise
         self.books = Books(connection, clock, policy or Policy(), read_delivery=read_delivery)
         self.group = GroupCommit(self.books)

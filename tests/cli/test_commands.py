@@ -19,7 +19,7 @@ from ledger import events as ev
 from ledger.api.profile import Profile
 from ledger.cli import import_, main, wiring
 from ledger.clock import SystemClock
-from ledger.errors import UsageProblem
+from ledger.errors import LedgerFileProblem, UsageProblem
 from ledger.migrations.migrations import migrations
 from ledger.states import State, StopReason
 from ledger.store.claims import ClaimRules
@@ -187,6 +187,24 @@ def test_an_import_read_wrongly_can_be_put_right(run: Run, tmp_path: Path) -> No
     assert "+15205550100" in run("show", "Café").stdout
     again = run("import", "fr.csv", "--encoding", "windows-1252", "--region", "us")
     assert "nothing new" in again.stdout
+
+
+def test_only_an_import_makes_a_ledger_of_an_empty_file(run: Run, tmp_path: Path) -> None:
+    db = tmp_path / "leads.db"
+    for command in (("run", "--route", "phone", "--budget", "9"), ("balance", "--top-up", "1"), ("status",)):
+        for make in (db.touch, lambda: sqlite3.connect(db).execute("PRAGMA journal_mode = WAL").close()):
+            make()
+            before = db.read_bytes()
+            refused = run(
+                *command, env={"LEADLEDGER_API_KEY": "411_x", "LEADLEDGER_BASE_URL": "http://[::1]:1"}
+            )
+            assert isinstance(refused.exception, LedgerFileProblem)
+            assert "there is no ledger in it yet. Nothing was sent" in str(refused.exception)
+            assert db.read_bytes() == before
+        db.unlink()
+    db.touch()
+    assert run("import", "leads.csv").exit_code == 0
+    assert run("status").exit_code == 0
 
 
 def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, tmp_path: Path) -> None:
