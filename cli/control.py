@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ledger.cli import options, output, wiring
 from ledger.clock import SystemClock, to_text
@@ -73,7 +74,7 @@ def carry_out(
     Raises:
         UsageProblem: No job is named, one that is named does not exist, or nobody said yes.
     """
-    if not any(named.values()):
+    if not any(value and not _is_a_setting(name) for name, value in named.items()):
         raise UsageProblem(
             "Say which jobs: JOB…, --lead, --state, --reason, --route, --import or --all.",
             next_step=f"`leadledger {verb} --help` has an example.",
@@ -95,6 +96,12 @@ def carry_out(
             output.say(LATER if outcome is None else outcome.outcome)
     if as_json:
         output.emit_json(result)
+
+
+def _is_a_setting(name: str) -> bool:
+    """True for a --route or --import that was configured: meant for runs, it narrows and names nothing."""
+    told = click.get_current_context().get_parameter_source(name)
+    return name in {"route", "import_name"} and told is not ParameterSource.COMMANDLINE
 
 
 LATER: Final = (

@@ -114,10 +114,16 @@ def command(ctx: click.Context, *, folder: Path, seed: int, as_json: bool, yes: 
     """
     del yes
     started = time.monotonic()
-    _clear(folder)
+    try:
+        _clear(folder)
+    except OSError as error:
+        raise UsageProblem(
+            f"The demo cannot be set up in {folder}: {error.strerror}.",
+            next_step="Name a folder that can be written with --folder.",
+        ) from error
     with _sandbox(folder, seed) as base_url:
         environment = {
-            **os.environ,
+            **_plain(),
             "LEADLEDGER_BASE_URL": base_url,
             "LEADLEDGER_API_KEY": "411_demo",
             "LEADLEDGER_PROFILE": "profile.toml",
@@ -132,6 +138,11 @@ def command(ctx: click.Context, *, folder: Path, seed: int, as_json: bool, yes: 
     else:
         _tell_report(folder, report)
     ctx.exit(0 if report["agrees"] else 3)
+
+
+def _plain() -> dict[str, str]:
+    """The environment without the settings of the person who watches: the story has its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LEADLEDGER_")}
 
 
 def _clear(folder: Path) -> None:
@@ -171,7 +182,7 @@ def _sandbox(folder: Path, seed: int) -> Iterator[str]:
     settings.write_text(json.dumps({"seed": seed, **_SETTINGS}), encoding="utf-8")
     command = [sys.executable, "-m", "ledger.cli", "sandbox", "--port", "0", "--json", "--scenario"]
     with subprocess.Popen(  # noqa: S603 - our own program
-        [*command, str(settings)], stdout=subprocess.PIPE, text=True
+        [*command, settings.name], cwd=folder, env=_plain(), stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             line = process.stdout.readline() if process.stdout is not None else ""

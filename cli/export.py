@@ -31,7 +31,7 @@ _OWN: Final = (
 )
 _FLAGS: Final = frozenset({"matched", "billed", "cache_hit"})
 _COLUMNS_MAX: Final = 200
-"""Result columns at most; what is beyond stays in the ledger."""
+"""Columns of answers at most, and of cells beyond the header; the rest stays in the ledger."""
 
 
 @click.command(epilog="Example: leadledger export enriched.csv --import last")
@@ -54,8 +54,9 @@ def command(
     """Write every source row of an import to FILE (CSV, UTF-8; - is stdout), enriched.
 
     The original columns come first, as they were and in their order, then what the ledger knows
-    (`ledger_state`, `ledger_charged_usd`, …), then the answer's own fields (`enriched_…`). Rows that were
-    rejected are there too, with the reason. The money of all a lead's jobs stands on its first row, and 0
+    (`ledger_state`, `ledger_charged_usd`, …), then the answer's own fields (`enriched_…`); where the file
+    is an export of ours itself, they take the place of its own. Rows that were rejected are there too, with
+    the reason and all their cells. The money of all a lead's jobs stands on its first row, and 0
     on its later ones (`ledger_same_lead_as_row`), so the columns can be summed. Exact for machines: cells
     are not made safe for spreadsheets.
     """
@@ -68,27 +69,34 @@ def command(
         files.check_new(file, force=force)
     with Reader(obj.db) as reader:
         import_id = reader.import_id(import_name)
-        original, enriched = _headers(reader.exported(import_id, route))
+        original, enriched, left_out = _headers(reader.headers(import_id), reader.exported(import_id, route))
         rows = _cells(reader, import_id, route, original, enriched)
         header = [*original, *_OWN, *(f"enriched_{name}" for name in enriched)]
         written = _write(file, header, rows)
+    if left_out:
+        output.tell(f"{left_out:,} columns more than {_COLUMNS_MAX} are left out; they are in the ledger.")
     if as_json:
         output.emit_json({"schema": 1, "file": str(file), "rows": written, "import_id": import_id})
     else:
         output.tell(f"{written:,} rows of import {import_id} written to {file}.")
 
 
-def _headers(rows: Iterable[ExportRow]) -> tuple[list[str], list[str]]:
-    """The original columns in their order, and the names of everything the answers say."""
-    original: list[str] = []
+def _headers(columns: list[str], rows: Iterable[ExportRow]) -> tuple[list[str], list[str], int]:
+    """The original columns in their order, the names of all that the answers say, and how many are left out.
+
+    Cells that the header has no column for stand behind the columns, as `(cell 9)` or `(line)`.
+    """
+    header = set(columns)
+    surplus: dict[str, None] = {}
     enriched: dict[str, None] = {}
     for row in rows:
-        if not original:
-            original = list(row.raw)
-        if len(enriched) < _COLUMNS_MAX:
-            for name in _flat(row.body):
-                enriched.setdefault(name)
-    return original, list(enriched)[:_COLUMNS_MAX]
+        surplus.update(dict.fromkeys(name for name in row.raw if name not in header))
+        enriched.update(dict.fromkeys(_flat(row.body)))
+    left_out = sum(max(0, len(names) - _COLUMNS_MAX) for names in (surplus, enriched))
+    said = list(enriched)[:_COLUMNS_MAX]
+    ours = {*_OWN, *(f"enriched_{name}" for name in said)}
+    original = [name for name in (*columns, *list(surplus)[:_COLUMNS_MAX]) if name not in ours]
+    return original, said, left_out
 
 
 def _flat(body: str | None) -> dict[str, str]:
@@ -101,6 +109,15 @@ def _flat(body: str | None) -> dict[str, str]:
         return {"answer": body}
     if not isinstance(answer, dict):
         return {"answer": body}
+    return {" ".join(_utf8(name).split()): _utf8(value) for name, value in _fields(answer).items()}
+
+
+def _utf8(text: str) -> str:
+    """Text that a file can hold: half a character, which JSON can spell, stays spelt."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _fields(answer: dict[str, Any]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in answer.items():
         if key == "entities" and isinstance(value, list):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +55,22 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"ledger.cli.{COMMANDS[cmd_name][0]}").command
+        settings.bind(command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called, with what the settings file says of it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and ctx.default_map:
+            own = settings.defaults(ctx.default_map, self, name, COMMANDS, partial(self._known, ctx))
+            ctx.default_map = {**ctx.default_map, name: own}
+        return name, command, rest
+
+    def _known(self, ctx: click.Context, name: str) -> click.Command:
+        command = self.get_command(ctx, name)
+        assert command is not None
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,7 +92,6 @@ class Commands(click.Group):
     "--db",
     default="leads.db",
     show_default=True,
-    envvar="LEADLEDGER_DB",
     help="The ledger file.",
     type=click.Path(path_type=Path),
 )
@@ -83,7 +100,6 @@ class Commands(click.Group):
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    envvar="LEADLEDGER_LOG_FORMAT",
     help="How progress lines are written to stderr.",
 )
 @click.version_option(__version__, prog_name="leadledger")
@@ -93,20 +109,25 @@ def cli(ctx: click.Context, db: Path, log_format: str) -> None:
     ctx.obj = settings.Globals(db=db, log_format=log_format)
 
 
+settings.bind(cli)
+
+
 def main() -> None:
     """Run a command and exit with its code; a user's mistake is a sentence, never a traceback."""
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
-    as_json = "--json" in arguments
+    as_json = _wants_json(arguments, {})
     try:
         crashpoints.arm(os.environ.get(crashpoints.VARIABLE))
+        table = settings.read(settings.FILE, cli)
+        as_json = _wants_json(arguments, table)
         code: Any = cli.main(
             args=arguments,
             prog_name="leadledger",
             standalone_mode=False,
-            default_map=settings.default_map(Path("leadledger.toml"), list(COMMANDS)),
+            default_map=table,
         )
     except LeadledgerError as error:
         output.error(error.what, error.money, error.next_step, as_json=as_json)
@@ -115,8 +136,7 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return 2
     except click.ClickException as error:
-        hint = _help_hint(error)
-        output.error(f"{error.format_message()}", "Nothing was sent.", hint, as_json=as_json)
+        output.error(error.format_message(), "Nothing was sent.", _hint(error), as_json=as_json)
         return 2
     except (click.Abort, KeyboardInterrupt):
         output.error("Stopped.", "Nothing further is sent.", "", as_json=as_json)
@@ -137,6 +157,18 @@ def _run(arguments: list[str]) -> int:
 _REPORT: Final = "This is a bug. LEADLEDGER_DEBUG=1 shows where; the same command goes on safely."
 
 
-def _help_hint(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"`{context.command_path} --help` explains." if context is not None else ""
+def _wants_json(arguments: list[str], table: Mapping[str, Any]) -> bool:
+    """Whether an error is told as JSON: found out before the options are read, as that may be the error."""
+    own = table.get(next((word for word in arguments if word in COMMANDS), ""), {})
+    in_file = {**table, **(own if isinstance(own, dict) else {})}.get("json") is True
+    said = os.environ.get("LEADLEDGER_JSON")
+    return "--json" in arguments or (click.BOOL.str_to_bool(said) is True if said else in_file)
+
+
+def _hint(error: click.ClickException) -> str:
+    """Where the value came from, where that was not the command line, and who explains."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    if context is None:
+        return ""
+    origin = settings.source(context, getattr(error, "param", None))
+    return f"{origin} `{context.command_path} --help` explains.".strip()

@@ -1,4 +1,4 @@
-"""Options that several commands share. Every option is also read from `LEADLEDGER_<NAME>`."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class Usd(click.ParamType[int]):
         return amount
 
 
+class Address(click.ParamType[str]):
+    """A base URL. An empty one is a shell variable that is not set, and must not mean the real provider."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, unless there is none."""
+        if not str(value).strip():
+            self.fail("it is empty; leave the option away for the profile's address", param, ctx)
+        return str(value)
+
+
 class Route(click.ParamType[str]):
     """A route, in full or short."""
 
@@ -41,14 +53,6 @@ class Route(click.ParamType[str]):
         return route
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """`click.option` with `LEADLEDGER_<NAME>` as its environment variable."""
-    long = next(name for name in names if name.startswith("--"))
-    variable = "LEADLEDGER_" + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
-    settings.setdefault("show_envvar", False)
-    return click.option(*names, envvar=variable, **settings)
-
-
 def common(command: F) -> F:
     """`--json` and `--yes`, which every command takes."""
     command = click.option("--yes", is_flag=True, help="Answer every question with yes.")(command)
@@ -58,16 +62,18 @@ def common(command: F) -> F:
 def provider(command: F) -> F:
     """Where the provider is and how to be let in. The key itself is never an option's value."""
     for decorate in (
-        option(
+        click.option(
             "--api-key-command", hidden=True, help="A command that prints the key (from leadledger.toml)."
         ),
-        option(
+        click.option(
             "--api-key-file",
             type=click.Path(path_type=Path, allow_dash=True),
             help="Read the key from FILE (- for stdin); else LEADLEDGER_API_KEY.",
         ),
-        option("--profile", type=click.Path(path_type=Path), help="A profile laid over the built-in one."),
-        option("--base-url", help="The provider's address.  [default: the profile's]"),
+        click.option(
+            "--profile", type=click.Path(path_type=Path), help="A profile laid over the built-in one."
+        ),
+        click.option("--base-url", type=Address(), help="The provider's address.  [default: the profile's]"),
     ):
         command = decorate(command)
     return command
@@ -76,13 +82,13 @@ def provider(command: F) -> F:
 def selection(command: F) -> F:
     """Which leads, and on which route."""
     for decorate in (
-        option("--limit", type=click.IntRange(min=1), help="At most N jobs."),
+        click.option("--limit", type=click.IntRange(min=1), help="At most N jobs."),
         click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only leads whose field says so."),
         click.option("--lead", "leads", multiple=True, help="Only this lead (number, contact id, email, …)."),
-        option("--import", "import_name", metavar="ID|last", help="Only leads of this import."),
-        option("--ceiling", type=Usd(), help="At most so much for one attempt."),
-        option("--mode", type=click.Choice(MODES[:2]), help="async or sync.  [default: the route's]"),
-        option(
+        click.option("--import", "import_name", metavar="ID|last", help="Only leads of this import."),
+        click.option("--ceiling", type=Usd(), help="At most so much for one attempt."),
+        click.option("--mode", type=click.Choice(MODES[:2]), help="async or sync.  [default: the route's]"),
+        click.option(
             "--route",
             type=Route(),
             required=True,
@@ -99,10 +105,10 @@ def budgets(*, required: bool) -> Callable[[F], F]:
     def decorated(command: F) -> F:
         for decorate in (
             click.option("--new-budget", is_flag=True, help="A fresh budget instead of continuing the last."),
-            option("--budget-total", type=Usd(), help="Cap of the whole ledger."),
-            option("--budget-lead", type=Usd(), help="Cap of one lead over the ledger's life."),
-            option("--budget-day", type=Usd(), help="Cap of one UTC day."),
-            option(
+            click.option("--budget-total", type=Usd(), help="Cap of the whole ledger."),
+            click.option("--budget-lead", type=Usd(), help="Cap of one lead over the ledger's life."),
+            click.option("--budget-day", type=Usd(), help="Cap of one UTC day."),
+            click.option(
                 "--budget",
                 type=Usd(),
                 required=required,
@@ -119,16 +125,18 @@ def pace(command: F) -> F:
     """How much at once, until when, and what becomes of doubts."""
     for decorate in (
         click.option("--no-audit", is_flag=True, help="Leave doubts alone at the end."),
-        option("--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead."),
-        option("--until", metavar="HH:MM", help="Claim nothing from this local time on."),
-        option(
+        click.option(
+            "--freeze", type=click.FloatRange(min=0), help="Seconds after which a lost POST is dead."
+        ),
+        click.option("--until", metavar="HH:MM", help="Claim nothing from this local time on."),
+        click.option(
             "--in-flight",
             type=click.IntRange(1, 100_000),
             default=10_000,
             show_default=True,
             help="Jobs at the provider.",
         ),
-        option(
+        click.option(
             "--concurrency",
             type=click.IntRange(1, 200),
             default=5,

@@ -5,27 +5,96 @@ from __future__ import annotations
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ledger.plaintext import clean
 
-__all__ = ["clean", "colours", "emit_json", "error", "paint", "say", "table", "tell"]
+__all__ = [
+    "clean",
+    "colours",
+    "emit_json",
+    "error",
+    "fitted",
+    "line",
+    "paint",
+    "say",
+    "table",
+    "tell",
+    "writes_over",
+]
+
+
+class Line:
+    """The line of a terminal that is written over and over, on stderr. Whatever else is written clears it."""
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Write over it. A text that is too long is cut: a line that wraps could not be taken back."""
+        sys.stderr.write(_CLEAR + fitted(text, _columns() - 1))
+        sys.stderr.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take it away, if it is there."""
+        if self._shown:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+            self._shown = False
+
+
+line: Final = Line()
+_CLEAR: Final = "\r\x1b[2K"
+
+
+def writes_over(stream: Any) -> bool:
+    """Whether `stream` is a terminal whose lines can be written over."""
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def fitted(text: str, columns: int) -> str:
+    """As much of `text` as fits; East Asian letters take two columns, accents none."""
+    widths = [_WIDTHS.get(unicodedata.east_asian_width(sign), 1) for sign in text]
+    widths = [0 if unicodedata.combining(sign) else width for sign, width in zip(text, widths, strict=True)]
+    if sum(widths) <= columns:
+        return text
+    room = columns - 1
+    kept = 0
+    while kept < len(text) and widths[kept] <= room:
+        room -= widths[kept]
+        kept += 1
+    return text[:kept] + "…"
+
+
+_WIDTHS: Final = {"W": 2, "F": 2}
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):  # no terminal, or none that says
+        return 80
 
 
 def say(text: str) -> None:
     """One line of data for a person, on stdout."""
+    line.clear()
     sys.stdout.write(text + "\n")
 
 
 def tell(text: str) -> None:
     """One line about what is going on, on stderr."""
+    line.clear()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def emit_json(value: dict[str, Any]) -> None:
     """Exactly one JSON object on one line on stdout."""
+    line.clear()
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
@@ -52,7 +121,7 @@ def colours(stream: Any) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+    return writes_over(stream)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,10 @@ from ledger.money import usd
 
 if TYPE_CHECKING:
     from ledger.cli.settings import Globals
+    from ledger.events import BalanceUnknown
+
+_PATIENCE_S: Final = 2.0
+"""A balance that takes longer is waited for aloud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def command(
 ) -> None:
     """Say what `run` with the same options would do and cost. Makes no paid call and writes nothing.
 
-    With a key it also asks for the balance, which is free.
+    With a key it also asks for the balance, which is free; without an answer it plans without one.
     """
     del yes
     balance = _balance(profile, base_url, api_key_file, api_key_command)
@@ -175,7 +179,10 @@ def _caps(wishes: Mapping[str, Any]) -> Any:
 def _balance(
     profile_file: Path | None, base_url: str | None, key_file: Path | None, key_command: str | None
 ) -> int | None:
-    """The balance if there is a key and the provider answers; a plan does not fail for the lack of it."""
+    """The balance if there is a key and the provider answers; else None, and why not is told.
+
+    A plan does not fail for the lack of it.
+    """
     from ledger.api.client import Client
     from ledger.api.profile import Profile
     from ledger.events import Balance
@@ -183,12 +190,21 @@ def _balance(
     profile = Profile.load(profile_file)
     try:
         key = wiring.api_key(key_file, key_command)
-    except LeadledgerError:
+    except LeadledgerError as problem:
+        output.tell(f"Planned without the balance. {problem.what} {problem.next_step}")
         return None
+    url = base_url or profile.base_url
 
-    async def look() -> int | None:
-        async with Client(base_url or profile.base_url, key, profile, SystemClock()) as client:
-            reading = await client.balance()
-        return reading.amount_microusd if isinstance(reading, Balance) else None
+    async def look() -> Balance | BalanceUnknown:
+        async with Client(url, key, profile, SystemClock()) as client:
+            reading = asyncio.create_task(client.balance())
+            if not (await asyncio.wait({reading}, timeout=_PATIENCE_S))[0]:
+                output.tell(f"Waiting for {url}, {profile.limits.poll_total_s:.0f} s at most …")
+            return await reading
 
-    return asyncio.run(look())
+    found = asyncio.run(look())
+    if isinstance(found, Balance):
+        return found.amount_microusd
+    why = "refuses the key" if found.not_allowed else "did not tell it"
+    output.tell(f"Planned without the balance: {url} {why} ({found.error}).")
+    return None

@@ -18,24 +18,21 @@ _PLAIN_S: Final = 60.0
 
 async def show(runner: Runner, ledger: Ledger, log_format: str, budget: int) -> None:
     """Show the run until cancelled; the first plain line comes at once."""
-    watched = sys.stderr.isatty() and log_format == "text"
+    watched = output.writes_over(sys.stderr) and log_format == "text"
     started = asyncio.get_running_loop().time()
     try:
         while True:
             seconds = asyncio.get_running_loop().time() - started
             facts = _facts(runner, ledger, seconds, budget)
             if watched:
-                sys.stderr.write("\r\x1b[2K" + _line(facts))
-                sys.stderr.flush()
+                output.line.show(_line(facts))
             elif log_format == "json":
                 output.tell(json.dumps({"event": "progress", **facts}))
             else:
                 output.tell(_line(facts))
             await asyncio.sleep(_TERMINAL_S if watched else _PLAIN_S)
     finally:
-        if watched:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+        output.line.clear()
 
 
 def _facts(runner: Runner, ledger: Ledger, seconds: float, budget: int) -> dict[str, Any]:

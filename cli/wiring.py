@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.clock import Clock
-from ledger.errors import LedgerFileProblem, UsageProblem
+from ledger.errors import UsageProblem
 from ledger.events import Secret
 from ledger.policy import Policy
 from ledger.store.ledger import Ledger
@@ -40,12 +40,12 @@ def open_ledger(
     Only with a profile can it read webhook deliveries; else they stay in the inbox.
 
     Raises:
-        LedgerFileProblem: There is none: a mistyped --db must not look like a night with nothing to do.
+        LedgerFileProblem: There is none, or an empty file: a mistyped --db must not look like a night with
+            nothing to do.
     """
-    if not create and not path.exists():
-        raise LedgerFileProblem(
-            f"There is no ledger at {path}.", next_step="`leadledger import FILE` makes one; --db names it."
-        )
+    if not create:
+        with Reader(path):
+            pass  # it says what is not there
     from ledger.migrations.migrations import migrations
 
     read = None

@@ -68,6 +68,10 @@ class FileFacts:
     """Columns that nothing reads (they stay in the raw row)."""
     encoding: str
     delimiter: str
+    region: str = "US"
+    """Where phones and zips without a country were taken to be."""
+    headers: tuple[str, ...] = ()
+    """Every column, in the file's order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ def open_file(
         columns.unmapped(),
         chosen.name,
         dialect.delimiter,
+        region.upper(),
+        headers,
     )
     guesses = _guesses(chosen, dialect, columns, len(cells) - len(headers), mapped=layout is not None)
     maker = RowMaker(columns, len(cells), region.upper())
@@ -121,8 +123,10 @@ def _stamp(path: Path) -> _Stamp:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        raise BadInput(f"is {kind}.", file=str(path), next_step="Name a CSV or TSV file.")
+        if stat.S_ISDIR(found.st_mode):
+            raise BadInput("is a folder.", file=str(path), next_step="Name a CSV or TSV file.")
+        what = "is not a regular file: a pipe gives its text once, and an import reads it more than once."
+        raise BadInput(what, file=str(path), next_step="Save it to a file, and import that.")
     return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 

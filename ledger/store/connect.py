@@ -21,8 +21,16 @@ APPLICATION_ID: Final = 0x4C454447
 SNAPSHOT_ID: Final = 0x4C454453
 """`LEDS`: a copy to look at. Nothing is ever sent from one, else its queue would be paid for twice."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "davfs"}
+    {
+        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "davfs"),
+        *("ceph", "lustre", "glusterfs", "fuse.glusterfs", "beegfs", "gpfs"),  # clusters
+        *("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse"),  # remote stores behind a FUSE process
+        # Folders that a virtual machine's host shares with it: the host writes to the same files, and neither
+        # its locks nor its memory are the guest's.
+        *("9p", "virtiofs", "vboxsf"),
+    }
 )
+"""As /proc/mounts names them. SQLite's log needs memory that all its users share; no two machines do."""
 _BUSY_MS: Final = 5000
 """How long a writer waits for a checkpointing reader; other writers are kept out by the lock file."""
 
@@ -81,9 +89,9 @@ def check_place(path: Path, mounts: str | None = None) -> None:
         raise LedgerFileProblem(
             f"{path} is on a network file system ({kind}), where SQLite's locks and its write-ahead log "
             "do not work.",
-            next_step="Keep the ledger on a local disk; share it with `leadledger snapshot`.",
+            next_step="Keep the ledger on a local disk, and share what `leadledger export` writes.",
         )
-    if not os.access(folder, os.W_OK | os.X_OK) or _read_only(folder):
+    if not _takes_files(folder):
         raise LedgerFileProblem(
             f"The folder {folder} cannot be written to; SQLite keeps its log beside the ledger.",
             next_step="Make it writable, or name another place with --db.",
@@ -92,6 +100,10 @@ def check_place(path: Path, mounts: str | None = None) -> None:
         raise LedgerFileProblem(
             f"{path} cannot be written to.", next_step="Check its owner and mode (0600 is right)."
         )
+
+
+def _takes_files(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and not _read_only(folder)
 
 
 def _read_only(folder: Path) -> bool:
@@ -122,7 +134,7 @@ def check_file(path: Path, *, only_read: bool = False) -> None:
     if application_id not in {APPLICATION_ID, SNAPSHOT_ID}:
         raise LedgerFileProblem(
             f"{path} is not a ledger.",
-            next_step="Name another file with --db; a new one is created where none is.",
+            next_step="Name another file with --db; `leadledger import` makes one where there is none.",
         )
     if version > SCHEMA_VERSION:
         raise LedgerFileProblem(
@@ -141,15 +153,13 @@ def _identity(path: Path) -> tuple[int | None, int]:
     A rollback journal beside it means a kill inside the very first switch to WAL: only a connection that may
     write can roll that back.
     """
-    mode = "rw" if path.with_name(path.name + "-journal").exists() else "ro"
-    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    connection = _open(path, "mode=rw" if _beside(path, "-journal").exists() else _reading(path))
     try:
-        connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.OperationalError as error:
-        raise LedgerFileProblem(f"{path} cannot be read: {error}.") from error
+        raise _unreadable(path, error) from error
     except sqlite3.DatabaseError:
         return None, 0
     finally:
@@ -159,11 +169,56 @@ def _identity(path: Path) -> tuple[int | None, int]:
     return application_id, version
 
 
+def _open(path: Path, how: str) -> Connection:
+    """A connection to a file that exists.
+
+    Raises:
+        LedgerFileProblem: It cannot be opened.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, isolation_level=None)
+        connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
+    except sqlite3.OperationalError as error:
+        raise _unreadable(path, error) from error
+    return connection
+
+
+def _reading(path: Path) -> str:
+    """How to open a ledger only to read it.
+
+    SQLite reads a WAL file with the help of `-shm` beside it, and makes one where there is none. In a folder
+    that takes no files it cannot; but where nothing waits in a log either, nobody has the ledger open and the
+    file alone is all of it.
+    """
+    log, shared, journal = (_beside(path, suffix) for suffix in ("-wal", "-shm", "-journal"))
+    if _takes_files(path.parent) or shared.exists() or journal.exists():
+        return "mode=ro"
+    return "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _unreadable(path: Path, error: Exception) -> LedgerFileProblem:
+    if _takes_files(path.parent) or not _beside(path, "-wal").exists():
+        return LedgerFileProblem(f"{path} cannot be read: {error}.", next_step="Check its owner and mode.")
+    return LedgerFileProblem(
+        f"{path} cannot be read: its last process left a log beside it, and SQLite reads that only in a "
+        f"folder it may write to ({error}).",
+        next_step=f"Make {path.parent} writable, or copy the ledger and its -wal to a folder that is.",
+    )
+
+
 def connect(path: Path) -> Connection:
     """The writer's connection: WAL, `synchronous=FULL`, every guard pragma on, file mode 0600.
 
     The caller holds the lock file. Transactions are explicit (`transaction`): sqlite-utils' own and
     Python's implicit ones are deferred, and a deferred read-then-write fails at once when it loses a race.
+
+    Raises:
+        DiskTrouble: There is no room for it, or the disk fails.
+        LedgerFileProblem: It cannot be opened for another reason.
     """
     umask = os.umask(0o077)
     try:
@@ -186,6 +241,8 @@ def connect(path: Path) -> Connection:
             connection.execute("PRAGMA " + pragma)
     except sqlite3.Error as error:
         connection.close()
+        if "disk" in str(error):  # "disk I/O error", "database or disk is full"
+            raise disk_trouble(error) from error
         raise LedgerFileProblem(
             f"{path} cannot be opened: {error}.", next_step="`leadledger doctor` looks at it more closely."
         ) from error
@@ -194,7 +251,7 @@ def connect(path: Path) -> Connection:
 
 
 def connect_readonly(path: Path) -> Connection:
-    """A reader's connection: `mode=ro`, so it can neither write nor checkpoint beside the writer.
+    """A reader's connection: it can neither write nor checkpoint beside the writer (`_reading`).
 
     Raises:
         LedgerFileProblem: There is no ledger, or it is not one.
@@ -204,14 +261,13 @@ def connect_readonly(path: Path) -> Connection:
             f"There is no ledger at {path}.", next_step="`leadledger import FILE` makes one; --db names it."
         )
     check_file(path, only_read=True)
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
-    connection.execute("PRAGMA busy_timeout = " + str(_BUSY_MS))
+    connection = _open(path, _reading(path))
     connection.execute("PRAGMA query_only = ON")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
         connection.close()
-        raise LedgerFileProblem(f"{path} cannot be read: {error}.") from error
+        raise _unreadable(path, error) from error
     if version == 0:
         connection.close()
         raise LedgerFileProblem(
@@ -222,7 +278,7 @@ def connect_readonly(path: Path) -> Connection:
 
 def _private(path: Path) -> None:
     """0600 for the ledger and what SQLite keeps beside it (a ledger holds personal data and bearers)."""
-    for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+    for name in (path, _beside(path, "-wal"), _beside(path, "-shm")):
         with suppress(OSError):
             if stat.S_IMODE(name.stat().st_mode) & 0o077:
                 name.chmod(0o600)
@@ -288,7 +344,7 @@ def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
     database = Database(connection)
     if not migrations.pending(database):
         return False
-    backup = path.with_name(path.name + ".backup")
+    backup = _beside(path, ".backup")
     had_schema = connection.execute("PRAGMA user_version").fetchone()[0] > 0
     if had_schema:
         _back_up(connection, backup)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -22,7 +23,7 @@ from ledger.store.matching import KEY_COLUMNS, KnownLead, Match
 
 CHUNK: Final = 5000
 NOTED_MAX: Final = 1000
-"""Rejections, problems and changes spelt out in the report; the counts are always complete."""
+"""Rejections, problems and changes spelt out in the report unless told otherwise; the counts are complete."""
 
 _FIELDS: Final = ", ".join(LEAD_FIELDS)
 _NEW_LEAD: Final = (
@@ -73,71 +74,136 @@ class ImportReport:
     leads_known: int = 0
     rows_rejected: int = 0
     again: bool = False
-    """True when this very file, mapped the same way, had been taken in before: nothing was written."""
+    """True when this very file, read the same way, had been taken in before: nothing was written."""
     rejections: list[Noted] = field(default_factory=list)
     problems: list[Noted] = field(default_factory=list)
     changed: list[Noted] = field(default_factory=list)
     problem_count: int = 0
     changed_count: int = 0
+    noted_max: int = NOTED_MAX
+    """How many of each are spelt out."""
+
+    def note(self, notes: list[Noted], note: Noted) -> None:
+        """Spell one out, if there is room."""
+        if len(notes) < self.noted_max:
+            notes.append(note)
 
 
-def import_rows(books: Books, facts: FileFacts, rows: Iterable[SourceRow]) -> ImportReport:
+def import_rows(
+    books: Books, facts: FileFacts, rows: Iterable[SourceRow], noted_max: int = NOTED_MAX
+) -> ImportReport:
     """Take in one file in one transaction.
 
-    The same bytes mapped the same way are answered from the first import. A known lead's empty fields are
-    filled; fields that say something else are listed as changed and left alone.
+    The same bytes read the same way (`_reading`) are answered from the first import. A known lead's empty
+    fields are filled; fields that say something else are listed as changed and left alone.
 
     Raises:
         BadInput: `rows` found the file unfit half way; nothing is kept.
         DiskTrouble: It could not be written; nothing is kept.
     """
-    mapping = json.dumps({"fields": facts.mapping, "unmapped": facts.unmapped}, ensure_ascii=False)
-    same = books.connection.execute(_SAME_IMPORT, (facts.sha256, facts.source, mapping)).fetchone()
-    if same is not None:
-        import_id, read, rejected = same
-        report = ImportReport(import_id, read, 0, read - rejected, rejected, again=True)
-        report.rejections = _stored_rejections(books.connection, import_id)
-        return report
+    again = _same_import(books.connection, facts, noted_max)
+    if again is not None:
+        return again
     with transaction(books.connection):
-        cursor = books.connection.execute(
-            _NEW_IMPORT, (facts.name, facts.sha256, facts.source, mapping, to_text(books.now))
-        )
-        report = ImportReport(import_id=cursor.lastrowid or 0)
-        taker = _Taker(books, facts, report)
-        source = iter(rows)
-        while chunk := list(islice(source, CHUNK)):
-            taker.take(chunk)
-        books.connection.execute(
-            _COUNT_IMPORT,
-            (
-                report.rows_read,
-                report.leads_new,
-                report.leads_known,
-                report.rows_rejected,
-                report.import_id,
-            ),
-        )
+        report = _take_in(books, facts, rows, noted_max)
         crashpoints.reach("import_before_commit")
     crashpoints.reach("import_after_commit")
     return report
 
 
-def _stored_rejections(connection: Connection, import_id: int) -> list[Noted]:
+def rehearse(
+    books: Books, files: Iterable[tuple[FileFacts, Iterable[SourceRow]]], noted_max: int = NOTED_MAX
+) -> list[ImportReport]:
+    """What `import_rows` would report of each file, one after the other. All of it is rolled back.
+
+    Raises:
+        BadInput: As `import_rows`.
+        DiskTrouble: As `import_rows`: what is rolled back is written first, to the log.
+    """
+    reports = []
+    with suppress(_Rehearsed), transaction(books.connection):
+        for facts, rows in files:
+            again = _same_import(books.connection, facts, noted_max)
+            reports.append(again or _take_in(books, facts, rows, noted_max))
+        raise _Rehearsed
+    return reports
+
+
+class _Rehearsed(Exception):
+    """Rolls a rehearsal back."""
+
+
+def _reading(facts: FileFacts) -> str:
+    """All that decides what the rows of the same bytes become: other words here make another import."""
+    read = {
+        "fields": facts.mapping,
+        "unmapped": facts.unmapped,
+        "headers": facts.headers,
+        "encoding": facts.encoding,
+        "delimiter": facts.delimiter,
+        "region": facts.region,
+    }
+    return json.dumps(read, ensure_ascii=False)
+
+
+def headers(connection: Connection, import_id: int) -> list[str]:
+    """The columns of an imported file, in its order."""
+    query = "SELECT mapping FROM imports WHERE id = ?"
+    (reading,) = connection.execute(query, (import_id,)).fetchone()
+    return list(json.loads(reading).get("headers", ()))
+
+
+def _same_import(connection: Connection, facts: FileFacts, noted_max: int) -> ImportReport | None:
+    """The report of an import that has taken in the same bytes, read the same way."""
+    same = connection.execute(_SAME_IMPORT, (facts.sha256, facts.source, _reading(facts))).fetchone()
+    if same is None:
+        return None
+    import_id, read, rejected = same
+    report = ImportReport(import_id, read, 0, read - rejected, rejected, again=True, noted_max=noted_max)
+    report.rejections = _stored_rejections(connection, import_id, noted_max)
+    return report
+
+
+def _take_in(books: Books, facts: FileFacts, rows: Iterable[SourceRow], noted_max: int) -> ImportReport:
+    cursor = books.connection.execute(
+        _NEW_IMPORT, (facts.name, facts.sha256, facts.source, _reading(facts), to_text(books.now))
+    )
+    report = ImportReport(import_id=cursor.lastrowid or 0, noted_max=noted_max)
+    taker = _Taker(books, facts, report)
+    source = iter(rows)
+    while chunk := list(islice(source, CHUNK)):
+        taker.take(chunk)
+    books.connection.execute(
+        _COUNT_IMPORT,
+        (
+            report.rows_read,
+            report.leads_new,
+            report.leads_known,
+            report.rows_rejected,
+            report.import_id,
+        ),
+    )
+    return report
+
+
+def _stored_rejections(connection: Connection, import_id: int, noted_max: int) -> list[Noted]:
     found = connection.execute(
         "SELECT row_number, problem FROM source_rows WHERE import_id = ? AND lead_id IS NULL "
         "ORDER BY row_number LIMIT ?",
-        (import_id, NOTED_MAX),
+        (import_id, noted_max),
     )
-    return [_parse_note(number, problem) for number, problem in found]
+    columns = headers(connection, import_id)
+    return [_parse_note(number, problem, columns) for number, problem in found]
 
 
 def _note_text(column: str | None, reason: str) -> str:
     return reason if column is None else f"{column}: {reason}"
 
 
-def _parse_note(row: int, problem: str) -> Noted:
-    column, separator, reason = problem.partition(": ")
-    return Noted(row, column, reason) if separator else Noted(row, None, problem)
+def _parse_note(row: int, problem: str, columns: list[str]) -> Noted:
+    """A reason may have a colon too, so only a column of the file is taken for one."""
+    column = max((name for name in columns if problem.startswith(name + ": ")), key=len, default=None)
+    return Noted(row, column, problem if column is None else problem[len(column) + 2 :])
 
 
 class _Taker:
@@ -169,7 +235,7 @@ class _Taker:
                     problem = _joined(problem, f"shares a weaker key with lead {rival}, another contact id")
                 if problem:
                     self.report.problem_count += 1
-                    _note(self.report.problems, Noted(row.number, None, problem))
+                    self.report.note(self.report.problems, Noted(row.number, None, problem))
             new_rows.append((self.report.import_id, row.number, row.raw, lead_id, problem))
         self.connection.executemany(_NEW_LEAD, new_leads)
         self.connection.executemany(_NEW_ROW, new_rows)
@@ -179,7 +245,7 @@ class _Taker:
     def _reject(self, row: SourceRow) -> str:
         column, reason = row.rejection or (None, "")
         self.report.rows_rejected += 1
-        _note(self.report.rejections, Noted(row.number, column, reason))
+        self.report.note(self.report.rejections, Noted(row.number, column, reason))
         return _note_text(column, reason)
 
     def _new(self, row: SourceRow, new_leads: list[tuple[object, ...]], match: Match) -> int:
@@ -199,15 +265,10 @@ class _Taker:
                 continue
             self.report.changed_count += 1
             said = f"lead {lead.id} has {has!r}, this row says {value!r}"
-            _note(self.report.changed, Noted(row.number, name, said))
+            self.report.note(self.report.changed, Noted(row.number, name, said))
         if match.fill(lead, row):
             fills.append((*row.fields, *row.keys, row.extra, int(row.suppressed), lead.id))
 
 
 def _joined(first: str | None, second: str) -> str:
     return second if first is None else f"{first}; {second}"
-
-
-def _note(notes: list[Noted], note: Noted) -> None:
-    if len(notes) < NOTED_MAX:
-        notes.append(note)

@@ -27,6 +27,8 @@ from ledger.store.connect import (
     check_place,
     checkpoint,
     connect,
+    disk_trouble,
+    is_disk_trouble,
     migrate,
     transaction,
 )
@@ -53,6 +55,7 @@ class Ledger:
 
     Raises:
         LedgerFileProblem: Not a ledger, made by a newer version, read-only, on a network share.
+        DiskTrouble: There is no room to make it or to bring it up to date.
         LedgerBusy: Another process holds it.
     """
 
@@ -78,8 +81,10 @@ class Ledger:
             except BaseException:
                 connection.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if is_disk_trouble(error) or isinstance(error, OSError):
+                raise disk_trouble(error) from error
             raise
         self.books = Books(connection, clock, policy or Policy(), read_delivery=read_delivery)
         self.group = GroupCommit(self.books)
@@ -103,9 +108,19 @@ class Ledger:
 
     # --- files and what is to be asked ---
 
-    def import_rows(self, facts: FileFacts, rows: Iterable[SourceRow]) -> imports.ImportReport:
+    def import_rows(
+        self, facts: FileFacts, rows: Iterable[SourceRow], noted_max: int = imports.NOTED_MAX
+    ) -> imports.ImportReport:
         """Take in one file in one transaction (`store.imports`)."""
-        return imports.import_rows(self.books, facts, rows)
+        return imports.import_rows(self.books, facts, rows, noted_max)
+
+    def rehearse_import(
+        self,
+        files: Iterable[tuple[FileFacts, Iterable[SourceRow]]],
+        noted_max: int = imports.NOTED_MAX,
+    ) -> list[imports.ImportReport]:
+        """What `import_rows` would report of each file; nothing stays written (`store.imports.rehearse`)."""
+        return imports.rehearse(self.books, files, noted_max)
 
     def enqueue(
         self,

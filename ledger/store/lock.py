@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Self
 
 from ledger.clock import Clock, to_text
 from ledger.errors import LedgerBusy, LedgerFileProblem
+from ledger.store.connect import disk_trouble
 from ledger.store.place import beside
 
 
@@ -27,6 +29,7 @@ class Lock:
     Raises:
         LedgerBusy: Another process holds it; the error names it.
         LedgerFileProblem: The lock file cannot be made or opened.
+        DiskTrouble: There is no room for it.
     """
 
     def __init__(self, path: Path, purpose: str, clock: Clock) -> None:
@@ -34,6 +37,8 @@ class Lock:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                raise disk_trouble(error) from error
             raise LedgerFileProblem(
                 f"{self.path} cannot be opened: {error.strerror}.",
                 next_step="Make its folder writable, or name another place with --db.",
@@ -51,8 +56,12 @@ class Lock:
             "command": purpose,
             "since": to_text(clock.now()),
         }
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(facts).encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(facts).encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise disk_trouble(error) from error
 
     def _take(self) -> bool:
         """A few tries: `is_held` looks by taking a shared lock for a moment."""

@@ -13,7 +13,7 @@ from ledger import events as ev
 from ledger.clock import to_text
 from ledger.errors import UsageProblem
 from ledger.states import Reason, State
-from ledger.store import control, disputes, exposure, intents
+from ledger.store import control, disputes, exposure, imports, intents
 from ledger.store.audit import Audit, audit
 from ledger.store.balance import Doubt, audited_gap
 from ledger.store.connect import Migrations, connect_readonly, rows
@@ -220,6 +220,10 @@ class Reader:
             UsageProblem: There is none.
         """
         return resolve_import(self._connection, name)
+
+    def headers(self, import_id: int) -> list[str]:
+        """The columns of an imported file, in its order."""
+        return imports.headers(self._connection, import_id)
 
     def plan(self, route: str, selection: Selection, build: Build) -> Plan:
         """What a run with this selection would send on `route`; nothing is written."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,8 @@ class Reserve:
             _wipe(self._descriptor, SIZE)
         except OSError as error:
             os.close(self._descriptor)
+            with suppress(OSError):
+                self.path.unlink()  # a part of it would only fill the disk
             raise disk_trouble(error) from error
 
     def keep(self, job_id: int, fence: int, event: ev.PostEvent) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ from click.testing import CliRunner, Result
 
 from ledger import events as ev
 from ledger.api.profile import Profile
-from ledger.cli import main, wiring
+from ledger.cli import import_, main, wiring
 from ledger.clock import SystemClock
-from ledger.errors import UsageProblem
+from ledger.errors import LedgerFileProblem, UsageProblem
 from ledger.migrations.migrations import migrations
 from ledger.states import State, StopReason
 from ledger.store.claims import ClaimRules
@@ -57,7 +60,8 @@ def worked(run: Run, tmp_path: Path) -> Run:
             alder, birch = (await ledger.claim(rules, 5)).calls
             answer = ev.Answer("accepted", 202, "{}")
             await ledger.record(alder.job_id, 1, ev.Accepted("job_a", ev.Secret("pb_needle"), None, answer))
-            body = json.dumps({"summary": "good", "entities": [{"type": "phone", "value": "+1520"}]})
+            entities = [{"type": "phone", "value": "+1520"}]
+            body = json.dumps({"summary": "good", "entities": entities, "half\n \ud83d": "\ud83d"})
             verdict = ev.Verdict(
                 State.MATCHED,
                 matched=True,
@@ -99,6 +103,110 @@ def test_a_dry_import_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "leads.db").exists()
 
 
+def test_a_dry_import_knows_the_ledger_and_leaves_it_as_it_is(run: Run, tmp_path: Path) -> None:
+    run("import", "leads.csv")
+    (tmp_path / "more.csv").write_text(LEADS + "Cedar,3 Main St,Tucson,85703,,third\n", encoding="utf-8")
+    before = (tmp_path / "leads.db").read_bytes(), sorted(tmp_path.iterdir())
+    told = run("import", "leads.csv", "more.csv", "more.csv", "--dry-run").stdout
+    assert ((tmp_path / "leads.db").read_bytes(), sorted(tmp_path.iterdir())) == before
+    assert [line.split(" = ")[1].split(" + ")[:2] for line in told.splitlines()] == [
+        ["0 new leads", "3 of known leads"],
+        ["1 new leads", "3 of known leads"],
+        ["0 new leads", "4 of known leads"],
+    ]
+    done = json.loads(run("import", "more.csv", "--json").stdout)
+    assert (done["leads_new"], done["leads_known"]) == (1, 3)
+
+
+def test_a_dry_import_does_not_bring_an_older_ledger_up_to_date(run: Run, tmp_path: Path) -> None:
+    run("import", "leads.csv")
+    with closing(sqlite3.connect(tmp_path / "leads.db")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    assert "earlier version" in str(run("import", "leads.csv", "--dry-run").exception)
+
+
+def test_of_several_files_those_before_a_broken_one_are_in_and_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text('Company\nCedar\n"Dogwood\n', encoding="utf-8")
+    done = run("import", "leads.csv", "b.csv", "leads.csv", "--json")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["files_taken_in"], told["leads_new"]) == (2, ["leads.csv"], 2)
+    assert "b.csv, row 3" in told["error"]["what"]
+    assert "Taken in before that: leads.csv. Not taken in: b.csv, leads.csv." in told["error"]["money"]
+    assert "b.csv, row 3" in done.stderr
+    assert "Dogwood" not in run("show", "1").stdout
+    assert isinstance(run("show", "Cedar").exception, UsageProblem)
+    again = run("import", "leads.csv", "b.csv")
+    assert (again.exit_code, "nothing new in 4 rows" in again.stdout) == (2, True)
+    assert "Taken in before that: leads.csv." in again.stderr
+    alone = run("import", "b.csv", "--json")
+    assert "Nothing was imported" in str(alone.exception)
+
+
+def test_json_lists_every_rejection_with_its_file_or_says_how_many_it_left_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.csv").write_text("Company,Phone\n" + ",\n" * 1500 + "Elm,1\n" * 11, encoding="utf-8")
+    assert "1,490 more (--json lists them)" in run("import", "bad.csv", "--dry-run").stderr
+    told = json.loads(run("import", "bad.csv", "leads.csv", "--json").stdout)
+    assert [one["row"] for one in told["rejections"]] == [*range(2, 1502), 5]
+    assert [one["file"] for one in told["rejections"]] == ["bad.csv"] * 1500 + ["leads.csv"]
+    again = json.loads(run("import", "bad.csv", "--json").stdout)
+    assert "file" not in again["rejections"][0]
+    assert (len(again["rejections"]), "rejections_left_out" in again) == (1500, False)
+    monkeypatch.setattr(import_, "_LISTED_MAX", 10)
+    cut = json.loads(run("import", "bad.csv", "--json").stdout)
+    assert (len(cut["rejections"]), cut["rejections_left_out"]) == (10, 1490)
+
+
+def test_what_is_noted_is_not_said_to_be_in_the_json(run: Run, tmp_path: Path) -> None:
+    rows = "".join(f"Firm {number},1\n" for number in range(12))
+    (tmp_path / "odd.csv").write_text("Company,Phone\n" + rows, encoding="utf-8")
+    told = run("import", "odd.csv").stderr
+    assert "12 noted" in told
+    assert "2 more (`leadledger export` has them, as ledger_note)" in told
+    assert run("export", "out.csv").exit_code == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["ledger_note"] for row in csv.DictReader(file)] == [
+            "number1: not a phone number: '1'"
+        ] * 12
+
+
+def test_an_import_from_stdin_or_a_pipe_is_a_sentence(run: Run, tmp_path: Path) -> None:
+    assert "cannot read from stdin" in str(run("import", "-").exception)
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe gives its text once" in str(run("import", "pipe").exception)
+
+
+def test_an_import_read_wrongly_can_be_put_right(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fr.csv").write_bytes("Company,Street,Phone\nCafé,1 Rue,520 555 0100\n".encode("cp1252"))
+    as_told = ("import", "fr.csv", "--json", "--encoding")
+    assert json.loads(run(*as_told, "mac-roman", "--region", "GB").stdout)["leads_new"] == 1
+    assert json.loads(run(*as_told, "cp1252", "--region", "GB").stdout)["leads_new"] == 1, "another name"
+    assert "+15205550100" not in run("show", "Café").stdout
+    assert json.loads(run(*as_told, "cp1252", "--region", "US").stdout)["leads_known"] == 1
+    assert "+15205550100" in run("show", "Café").stdout
+    again = run("import", "fr.csv", "--encoding", "windows-1252", "--region", "us")
+    assert "nothing new" in again.stdout
+
+
+def test_only_an_import_makes_a_ledger_of_an_empty_file(run: Run, tmp_path: Path) -> None:
+    db = tmp_path / "leads.db"
+    for command in (("run", "--route", "phone", "--budget", "9"), ("balance", "--top-up", "1"), ("status",)):
+        for make in (db.touch, lambda: sqlite3.connect(db).execute("PRAGMA journal_mode = WAL").close()):
+            make()
+            before = db.read_bytes()
+            refused = run(
+                *command, env={"LEADLEDGER_API_KEY": "411_x", "LEADLEDGER_BASE_URL": "http://[::1]:1"}
+            )
+            assert isinstance(refused.exception, LedgerFileProblem)
+            assert "there is no ledger in it yet. Nothing was sent" in str(refused.exception)
+            assert db.read_bytes() == before
+        db.unlink()
+    db.touch()
+    assert run("import", "leads.csv").exit_code == 0
+    assert run("status").exit_code == 0
+
+
 def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, tmp_path: Path) -> None:
     assert worked("export", "out.csv").exit_code == 0
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
@@ -115,6 +223,57 @@ def test_export_gives_every_row_back_in_its_order_with_its_columns(worked: Run, 
     assert table[0]["enriched_phone"] == "+1520"
     with pytest.raises(UsageProblem, match="exists"):
         worked("export", "out.csv", catch_exceptions=False)
+
+
+def export(run: Run, tmp_path: Path, name: str = "out.csv") -> tuple[list[str], list[dict[str, str]]]:
+    assert run("export", name, "--force").exit_code == 0
+    with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def test_export_has_the_files_own_columns_and_every_cell_whatever_its_rows_are(
+    run: Run, tmp_path: Path
+) -> None:
+    text = 'Company,Phone,Note\nshort\nAlder,,x\nlong,,y,more,yet more\n"bad" quote,,\n'
+    (tmp_path / "odd.csv").write_text(text, encoding="utf-8")
+    assert run("import", "odd.csv").exit_code == 0
+    header, rows = export(run, tmp_path)
+    assert header[:7] == ["Company", "Phone", "Note", "(cell 4)", "(cell 5)", "(line)", "ledger_lead_id"]
+    assert [row["Company"] for row in rows] == ["short", "Alder", "long", ""]
+    assert [row["Note"] for row in rows] == ["", "x", "y", ""]
+    assert (rows[2]["(cell 4)"], rows[2]["(cell 5)"]) == ("more", "yet more")
+    assert rows[3]["(line)"] == '"bad" quote,,\n'
+
+
+def test_an_export_bounds_its_columns_and_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("Company,City\na,b" + ",c" * 300 + "\n", encoding="utf-8")
+    assert run("import", "wide.csv").exit_code == 0
+    header, (row,) = export(run, tmp_path)
+    assert (len([name for name in header if name.startswith("(cell")]), row["(cell 3)"]) == (200, "c")
+    assert "100 columns more than 200 are left out" in run("export", "again.csv").stderr
+
+
+def test_an_export_can_be_imported_and_exported_again(worked: Run, tmp_path: Path) -> None:
+    header, rows = export(worked, tmp_path)
+    told = json.loads(worked("import", "out.csv", "--json").stdout)
+    assert (told["leads_new"], told["leads_known"], told["rows_rejected"]) == (0, 3, 1)
+    again, now = export(worked, tmp_path, "again.csv")
+    assert again == header
+    assert len(set(again)) == len(again)
+    money = ("ledger_state", "ledger_charged_usd", "ledger_held_usd", "enriched_phone")
+    assert [[row[name] for name in money] for row in now] == [[row[name] for name in money] for row in rows]
+    (tmp_path / "old.csv").write_text(
+        "Company,ledger_state,enriched_phone,enriched_fax\nCedar,lost,+1,+2\n", encoding="utf-8"
+    )
+    worked("import", "old.csv")
+    header, (row,) = export(worked, tmp_path)
+    assert (header[:3], row["ledger_state"]) == (["Company", "enriched_phone", "enriched_fax"], "not asked")
+
+
+def test_half_a_character_in_an_answer_is_exported_as_it_is_spelt(worked: Run, tmp_path: Path) -> None:
+    _, rows = export(worked, tmp_path)
+    assert rows[0]["enriched_half \\ud83d"] == "\\ud83d"
 
 
 def test_show_tells_the_story_and_no_secret(worked: Run) -> None:
@@ -144,6 +303,21 @@ def test_resolve_says_the_cost_and_needs_a_yes(worked: Run) -> None:
     assert status["jobs"]["lost"] == 1
 
 
+def test_a_route_that_is_configured_for_runs_names_no_job(
+    worked: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "lead-session")
+    monkeypatch.setenv("LEADLEDGER_IMPORT", "last")
+    refused = worked("retry", "--yes")
+    assert isinstance(refused.exception, UsageProblem)
+    assert "Say which jobs" in str(refused.exception)
+    retry = ("retry", "--state", "matched", "--yes", "--json")
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "phone")
+    assert json.loads(worked(*retry).stdout)["jobs"] == 0, "it narrows what is named"
+    monkeypatch.setenv("LEADLEDGER_ROUTE", "lead-session")
+    assert json.loads(worked(*retry).stdout)["jobs"] == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -159,19 +333,6 @@ def test_a_mistake_is_a_sentence(worked: Run, arguments: tuple[str, ...]) -> Non
     error = worked(*arguments).exception
     assert isinstance(error, UsageProblem)
     assert str(error).endswith((".", "!"))
-
-
-def test_settings_come_from_file_environment_and_flag(tmp_path: Path) -> None:
-    file = tmp_path / "leadledger.toml"
-    file.write_text('db = "night.db"\nroute = "phone"\n[run]\nbudget = 25\n', encoding="utf-8")
-    found = main.settings.default_map(file, list(main.COMMANDS))
-    assert found["db"] == "night.db"
-    assert found["run"] == {"db": "night.db", "route": "phone", "budget": 25}
-    assert found["plan"]["route"] == "phone"
-    for bad in ("rout = 1", "[rum]\nbudget = 1", "= 3"):
-        file.write_text(bad, encoding="utf-8")
-        with pytest.raises(UsageProblem):
-            main.settings.default_map(file, list(main.COMMANDS))
 
 
 def test_the_key_comes_from_a_file_the_environment_or_a_command(

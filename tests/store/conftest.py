@@ -88,7 +88,8 @@ class Desk:
     def facts(self, sha256: str | None = None, **rest: Any) -> FileFacts:
         digest = f"sha-{next(self._files)}" if sha256 is None else sha256
         known = {"name": "leads.csv", "source": "file", "mapping": {"company": ["Company"]}, "unmapped": ()}
-        return FileFacts(sha256=digest, encoding="utf-8", delimiter=",", **(known | rest))
+        known |= {"encoding": "utf-8", "delimiter": ",", "headers": ("Company", "E-Mail")}
+        return FileFacts(sha256=digest, **(known | rest))
 
     def take(self, *rows: SourceRow, sha256: str | None = None) -> Any:
         return self.ledger.import_rows(self.facts(sha256), rows)

@@ -40,21 +40,39 @@ def test_every_row_is_a_new_lead_a_known_one_or_a_rejection(desk: Any) -> None:
 
 
 def test_the_same_file_again_writes_nothing_and_answers_the_same(desk: Any) -> None:
-    rows = [desk.row(2, company="acme"), desk.row(3, rejection=("E-Mail", "empty"))]
+    rows = [
+        desk.row(2, company="acme"),
+        desk.row(3, rejection=("E-Mail", "empty")),
+        desk.row(4, rejection=(None, "no identity: nothing in it")),
+    ]
     first = desk.take(*rows, sha256="same")
     changes = desk.ledger.books.connection.total_changes
     again = desk.take(*rows, sha256="same")
     assert desk.ledger.books.connection.total_changes == changes
     assert again.again
-    assert (again.import_id, again.rows_read, again.leads_new) == (first.import_id, 2, 0)
-    assert (again.leads_known, again.rows_rejected) == (1, 1)
-    assert again.rejections == first.rejections == [Noted(3, "E-Mail", "empty")]
+    assert (again.import_id, again.rows_read, again.leads_new) == (first.import_id, 3, 0)
+    assert (again.leads_known, again.rows_rejected) == (1, 2)
+    assert again.rejections == first.rejections
+    assert first.rejections == [Noted(3, "E-Mail", "empty"), Noted(4, None, "no identity: nothing in it")]
 
 
-def test_the_same_bytes_mapped_otherwise_are_another_import(desk: Any) -> None:
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"mapping": {"dm_name": ["Company"]}},
+        {"unmapped": ("Note",)},
+        {"headers": ("Company", "Note")},
+        {"encoding": "cp1252"},
+        {"delimiter": ";"},
+        {"region": "GB"},
+    ],
+    ids=lambda otherwise: next(iter(otherwise)),
+)
+def test_the_same_bytes_read_otherwise_are_another_import(desk: Any, otherwise: dict[str, Any]) -> None:
+    """Else a wrong --encoding or --region could never be put right."""
     desk.take(desk.row(2, company="acme"), sha256="same")
     other = desk.ledger.import_rows(
-        desk.facts("same", mapping={"dm_name": ["Company"]}), [desk.row(2, dm_name="x", company="acme")]
+        desk.facts("same", **otherwise), [desk.row(2, dm_name="x", company="acme")]
     )
     assert not other.again
     assert (other.leads_new, other.leads_known) == (0, 1)
@@ -184,10 +202,37 @@ def test_a_file_found_unfit_half_way_leaves_nothing(desk: Any, monkeypatch: pyte
 
 
 def test_the_report_is_bounded_and_its_counts_are_complete(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
+    desk: Any,
 ) -> None:
-    monkeypatch.setattr(imports, "NOTED_MAX", 2)
     rows = [desk.row(n, rejection=("Company", "empty")) for n in range(2, 7)]
-    report = desk.take(*rows, sha256="same")
+    report = desk.ledger.import_rows(desk.facts("same"), rows, noted_max=2)
     assert (len(report.rejections), report.rows_rejected) == (2, 5)
-    assert desk.take(*rows, sha256="same").rejections == report.rejections
+    assert desk.ledger.import_rows(desk.facts("same"), rows, noted_max=2).rejections == report.rejections
+    assert len(desk.ledger.import_rows(desk.facts("same"), rows, noted_max=9).rejections) == 5
+
+
+def test_a_rehearsal_reports_what_the_import_will_and_leaves_nothing(desk: Any) -> None:
+    desk.take(desk.row(2, company="acme"))
+    first = desk.facts("first"), [desk.row(2, company="acme", city="Reno"), desk.row(3, company="bolt")]
+    second = desk.facts("second"), [desk.row(2, company="bolt"), desk.row(3, rejection=(None, "empty"))]
+    before = list(desk.ledger.books.connection.iterdump())
+    told = desk.ledger.rehearse_import([first, second, first])
+    assert list(desk.ledger.books.connection.iterdump()) == before
+    assert [(one.leads_new, one.leads_known, one.rows_rejected) for one in told] == [
+        (1, 1, 0),
+        (0, 1, 1),
+        (0, 2, 0),
+    ]
+    assert [one.again for one in told] == [False, False, True]
+    assert [desk.ledger.import_rows(*file) for file in (first, second, first)] == told
+
+
+def test_a_rehearsal_of_an_unfit_file_leaves_nothing_either(desk: Any) -> None:
+    def unfit() -> Iterator[SourceRow]:
+        yield desk.row(2, company="acme")
+        raise BadInput("a quote never closes", file="b.csv", row=3)
+
+    with pytest.raises(BadInput, match="row 3"):
+        desk.ledger.rehearse_import([(desk.facts(), [desk.row(2, company="c")]), (desk.facts(), unfit())])
+    assert desk.one("SELECT COUNT(*) FROM leads") == 0
+    assert desk.take(desk.row(2, company="acme")).leads_new == 1

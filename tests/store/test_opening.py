@@ -63,6 +63,14 @@ def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
     check_place(tmp_path / "leads.db", "/dev/vda1 / ext4 rw 0 0\n")
 
 
+@pytest.mark.parametrize(
+    "kind", ["lustre", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "vboxsf", "virtiofs", "9p"]
+)
+def test_what_another_machine_shares_with_us_is_a_network_file_system_too(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(LedgerFileProblem, match=rf"\({kind}\)"):
+        check_place(tmp_path / "leads.db", f"somewhere {tmp_path} {kind} rw 0 0\n")
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerFileProblem, match="There is no folder"):
         check_place(tmp_path / "gone" / "leads.db")

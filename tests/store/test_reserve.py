@@ -34,6 +34,7 @@ def test_without_room_there_is_no_run(desk: Any, monkeypatch: pytest.MonkeyPatch
         desk.ledger.begin_run(origin=desk.origin, settings={}, caps=desk.caps)
     monkeypatch.undo()
     assert desk.one("SELECT COUNT(*) FROM runs") == 0
+    assert not reserve_path(desk.path).exists(), "a part of it would only fill the disk"
 
 
 def test_a_paid_answer_kept_there_is_taken_over_by_the_next_start(desk: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -50,15 +51,18 @@ def _nothing_sent(night: Any) -> None:
 
 
 def test_a_second_runner_exits_5_and_names_the_holder(stage: Callable[..., Any]) -> None:
-    night = stage(answer_ms_of={"submit": 1500})
+    # Longer than this test takes on any machine: the first run ends when it is told to.
+    night = stage(answer_ms_of={"submit": 1500}, latency_s={"enrich/lead-session": ["fixed", 600]})
     night.leads(5)
     first = night.start(night.command(*RUN, "--json"))
     night.wait(lambda: night.accepted() > 0, "the first POST")
     assert night.cli("status", "--json").json["runner"] == {"alive": True, "pid": first.pid}
     _error(night.cli(*RUN, "--json"), 5, f"process {first.pid}", "run")
     _error(night.cli("import", str(night.write_leads(3, "more.csv")), "--json"), 5, str(first.pid))
+    night.wait(lambda: night.accepted() == 5, "the last POST")
+    first.send_signal(signal.SIGINT)
     done = night.ended(first)
-    assert (done.code, done.json["submitted"]) == (0, 5)
+    assert (done.code, done.json["submitted"]) == (130, 5)
 
 
 def test_without_a_key_nothing_starts(night: Any) -> None:
@@ -84,6 +88,33 @@ def test_a_provider_that_is_not_there_is_75_and_nothing_was_sent(night: Any) -> 
     _ended(done, "unreachable")
     _nothing_sent(night)
     assert night.sql("SELECT stop_reason FROM runs") == [("unreachable",)]
+
+
+def test_a_plan_says_why_it_has_no_balance(night: Any) -> None:
+    plan = ("plan", "--route", "lead-session", "--json")
+    assert night.cli(*plan).json["balance_microusd"] > 0
+    with socket.socket() as closed, socket.socket() as mute:
+        closed.bind(("127.0.0.1", 0))
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()  # connections are taken by the kernel, and nobody ever answers
+        nowhere, silent = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (closed, mute))
+        short = night.folder / "short.toml"
+        short.write_text("[limits]\npoll_total_s = 4.0\n", encoding="utf-8")
+        for changed, words in (
+            ({"LEADLEDGER_API_KEY": None}, "There is no API key."),
+            ({"LEADLEDGER_API_KEY": "stale_key"}, "refuses the key"),
+            ({"LEADLEDGER_BASE_URL": nowhere}, f"{nowhere} did not tell it"),
+            ({"LEADLEDGER_BASE_URL": silent, "LEADLEDGER_PROFILE": str(short)}, f"Waiting for {silent}, 4 s"),
+        ):
+            done = night.cli(*plan, **changed)
+            assert (done.code, done.json["balance_microusd"], done.json["jobs"]) == (
+                0,
+                None,
+                {"enrich/lead-session": 10},
+            )
+            assert "Planned without the balance" in done.err
+            assert words in done.err
+    assert "Waiting" not in night.cli(*plan).err
 
 
 def test_a_budget_that_does_not_carry_one_job_is_a_sentence(night: Any) -> None:
