@@ -29,7 +29,7 @@ HAPPENS = {
     *("killed", "doubts at start", "found_at_start", "outcome_unknown", "proved_free", "audit_charged"),
     *("written_off", "resent_by_person", "accepted_by_person", "topped up", "run interrupted", "run budget"),
     *("run no_funds", "run finished", "unreachable", "throttled", "not_sent", "no_money"),
-    *("delivered", "forgery refused", "delivery_evidence", "fitted"),
+    *("delivered", "forgery refused", "delivery_evidence"),
     *(f"fault {name}" for name in FAULTS),
 }
 Players = Callable[[int], Told]
