@@ -62,6 +62,13 @@ async def tally_of(datasette: Datasette, book: Book) -> Tally:
     return found
 
 
+async def warm(datasette: Datasette) -> None:
+    """Take the totals of the ledger that is served, so that the first look does not wait for all of them."""
+    book = await outside.find_book(datasette)
+    if book is not None:
+        await tally_of(datasette, book)
+
+
 async def show_overview(datasette: Datasette, request: Any) -> Response:
     """`/-/ledger`: how is tonight's run doing. With `?part=now` only what changes by itself."""
     book = await served(datasette, request)

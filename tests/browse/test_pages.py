@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger.browse import words
+from ledger.browse import overview, words
 from ledger.browse.catalog import catalog
 from ledger.browse.compat import IS_ONE
 from ledger.states import State, StopReason
@@ -299,3 +299,9 @@ def test_every_way_a_run_ends_and_every_state_has_words() -> None:
     assert set(words.ENDINGS) == set(StopReason)
     assert set(words.SIGNS) == set(State)
     assert len(set(words.SIGNS.values())) == len(State), "two states with one sign differ by colour alone"
+
+
+def test_a_log_that_grew_too_long_is_warned_of(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Warning" not in words_of(reading.text("/-/ledger"))
+    monkeypatch.setattr(overview, "WAL_BYTES_MAX", -1)
+    assert "keeps reading the ledger and holds it back" in words_of(reading.text("/-/ledger"))

@@ -58,10 +58,10 @@ def test_webhooks_signed_and_forged(campaigns: Any) -> None:
 @pytest.mark.timeout(300)
 def test_readers_beside_a_busy_writer(campaigns: Any) -> None:
     """Answered, and growing; how much longer the run takes is for the campaign to say, on a quiet machine."""
-    result = campaigns("readers").campaign(requests=40, leads=40, rounds=1)
+    result = campaigns("readers").campaign(requests=60, leads=100, rounds=1)
     assert result["bad"] == []
-    assert result["requests"] >= 40
-    assert result["counts_seen"] > 3
+    assert result["requests"] >= 60
+    assert result["counts_seen"] >= 2, "nothing grew while they looked"
 
 
 @pytest.mark.timeout(300)
