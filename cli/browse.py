@@ -25,6 +25,8 @@ _SECRET: Final = re.compile(r"[!-~]{8,512}")
 _SECRETS_MAX: Final = 8
 _APPLY_S: Final = 60.0
 """Long enough to bring a schema up to date on the way; what takes longer stays in the inbox."""
+_NICE: Final = 10
+"""Who looks gives way to who works: a run on the same cores is not to take longer because of it."""
 _HOST: Final = "127.0.0.1"
 
 
@@ -171,6 +173,7 @@ async def _serve(datasette: Any, ear: Any, ready: Any) -> None:
     from ledger.browse import pages
     from ledger.sandbox.serve import SHUTDOWN_S, stopped_by_signals
 
+    os.nice(_NICE)
     await datasette.invoke_startup()
     server = uvicorn.Server(
         uvicorn.Config(

@@ -84,8 +84,8 @@ def browse(db: Path) -> Iterator[str]:
             process.wait(20)
 
 
-def night(folder: Path, requests: int) -> tuple[float, Looked]:
-    """One run, and what it took; with `requests` of them asked for meanwhile, evenly over it."""
+def night(folder: Path, requests: int, over_s: float = 0.0) -> tuple[float, Looked]:
+    """One run, and what it took; with `requests` of them asked for meanwhile, over `over_s` seconds."""
     db = folder / "leads.db"
     for left in folder.glob("leads.db*"):
         left.unlink()
@@ -103,7 +103,7 @@ def night(folder: Path, requests: int) -> tuple[float, Looked]:
             started = time.monotonic()
             quiet = subprocess.DEVNULL
             with subprocess.Popen(command, cwd=folder, env=environment(), stdout=quiet, stderr=quiet) as run:
-                readers = threading.Thread(target=look, args=(url, db, run, requests, looked))
+                readers = threading.Thread(target=look, args=(url, db, run, requests, over_s, looked))
                 if requests:
                     readers.start()
                 code = run.wait(TIMEOUT_S)
@@ -115,9 +115,12 @@ def night(folder: Path, requests: int) -> tuple[float, Looked]:
     return seconds, looked
 
 
-def look(url: str, db: Path, run: subprocess.Popen[bytes], requests: int, looked: Looked) -> None:
+def look(
+    url: str, db: Path, run: subprocess.Popen[bytes], requests: int, over_s: float, looked: Looked
+) -> None:
     """Ask one page after another until there were enough and the run is over, bounded as the run is."""
-    ends = time.monotonic() + TIMEOUT_S
+    begun = time.monotonic()
+    ends = begun + TIMEOUT_S
     wal = db.with_name(db.name + "-wal")
     while (run.poll() is None or looked.answered < requests) and time.monotonic() < ends:
         ask(url, PAGES[looked.answered % len(PAGES)], looked)
@@ -126,8 +129,8 @@ def look(url: str, db: Path, run: subprocess.Popen[bytes], requests: int, looked
             looked.counts += [row["id"] for row in rows]
         if wal.exists():
             looked.wal_bytes_max = max(looked.wal_bytes_max, wal.stat().st_size)
-        if looked.answered >= requests:
-            time.sleep(0.05)  # enough were asked: from here on only that the log stays short
+        due = begun + over_s * looked.answered / requests  # the pace, not a wait for something to happen
+        time.sleep(max(0.0, due - time.monotonic()))
 
 
 def ask(url: str, path: str, looked: Looked) -> bytes:
@@ -159,7 +162,7 @@ def campaign(requests: int, leads: int, rounds: int) -> dict[str, Any]:
         )
         for _ in range(rounds):
             quiet.append(night(folder, 0)[0])
-            seconds, looked = night(folder, requests)
+            seconds, looked = night(folder, requests, quiet[-1])
             busy.append(seconds)
             seen.append(looked)
     bad = [problem for looked in seen for problem in looked.bad]
