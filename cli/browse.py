@@ -30,9 +30,7 @@ _HOST: Final = "127.0.0.1"
 
 @click.command(epilog="Example: leadledger browse --open")
 @click.argument("ledger", type=click.Path(path_type=Path), required=False)
-@options.option(
-    "--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0: a free one."
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0: a free one.")
 @click.option("--open", "open_it", is_flag=True, help="Open it in your browser (on a terminal only).")
 @click.option(
     "--allow-host",
@@ -41,7 +39,7 @@ _HOST: Final = "127.0.0.1"
     metavar="NAME",
     help="Answer to this name too, besides localhost.",
 )
-@options.option(
+@click.option(
     "--webhook-secret-file",
     type=click.Path(path_type=Path),
     help="Signing secrets of webhooks, one a line; else LEADLEDGER_WEBHOOK_SECRET.",

@@ -61,7 +61,7 @@ def test_readers_beside_a_busy_writer(campaigns: Any) -> None:
     result = campaigns("readers").campaign(requests=40, leads=40, rounds=1)
     assert result["bad"] == []
     assert result["requests"] >= 40
-    assert result["counts_seen"] > 3
+    assert result["counts_seen"] >= 2, "the run went on while it was looked at"
 
 
 @pytest.mark.timeout(300)
