@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import textwrap
 from pathlib import Path
@@ -95,8 +96,8 @@ def schema() -> str:
 def campaigns() -> str:
     """What every campaign counted when it was last recorded."""
     lines = [
-        "| Campaign | Counted | Bad | Control caught | Took | Seed, commit, date |",
-        "|---|---|---:|---|---:|---|",
+        "| Campaign | What it does | Counted | Bad | Control | Took | Seed, commit, date |",
+        "|---|---|---|---:|---|---:|---|",
     ]
     for text in RESULTS.read_text(encoding="utf-8").splitlines():
         told = json.loads(text)
@@ -104,10 +105,17 @@ def campaigns() -> str:
         counts = {name: told[name] for name in told if name not in controls and name not in ABOUT_A_RESULT}
         commit = told["commit"][:7] + (" and changes" if told["dirty"] else "")
         lines.append(
-            f"| {told['campaign']} | {_counts(counts)} | {told['bad']} | {_counts(controls) or 'none'} "
+            f"| {told['campaign']} | {_about(told['campaign'])} | {_counts(counts)} | {told['bad']} "
+            f"| {_counts(controls) or 'none'} "
             f"| {_minutes(told['seconds'])} | {told.get('seed', 'none')}, {commit}, {told['date'][:10]} |"
         )
     return "\n".join(lines)
+
+
+def _about(campaign: str) -> str:
+    """The first sentence of the campaign's own file."""
+    source = (RESULTS.parent / f"{campaign}.py").read_text(encoding="utf-8")
+    return " ".join((ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].split())
 
 
 def _counts(found: dict[str, object]) -> str:
