@@ -19,8 +19,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# `cli` and `migrations` are looked at where they are installed, as parts of `ledger`.
 types: $(READY)
-	$(BIN)/mypy
+	@rm -rf .cache/types && mkdir -p .cache/types/ledger
+	@ln -s $(CURDIR)/ledger/* $(CURDIR)/cli $(CURDIR)/migrations .cache/types/ledger/
+	MYPYPATH=.cache/types $(BIN)/mypy
 
 # The generated blocks of the README and docs/ must be what the code says now.
 docs: $(READY)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @control.which
 @options.common
 @click.pass_obj
-def command(obj: Globals, *, as_json: bool, yes: bool, **named: Any) -> None:
+def command(obj: Globals, /, *, as_json: bool, yes: bool, **named: Any) -> None:
     """Cancel queued jobs for good. What is already sent goes on.
 
     `retry` would ask a cancelled job again.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @control.which
 @options.common
 @click.pass_obj
-def command(obj: Globals, *, as_json: bool, yes: bool, **named: Any) -> None:
+def command(obj: Globals, /, *, as_json: bool, yes: bool, **named: Any) -> None:
     """Let queued jobs wait until `leadledger resume`. What is already sent goes on."""
     control.carry_out(obj, "pause", _sentence, as_json=as_json, yes=yes, **named)
 

@@ -77,6 +77,7 @@ class Forecast:
 @click.pass_obj
 def command(
     obj: Globals,
+    /,
     *,
     base_url: str | None,
     profile: Path | None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @control.which
 @options.common
 @click.pass_obj
-def command(obj: Globals, *, as_json: bool, yes: bool, **named: Any) -> None:
+def command(obj: Globals, /, *, as_json: bool, yes: bool, **named: Any) -> None:
     """Let paused jobs go again: the run that is on, or the next one, sends them."""
     control.carry_out(obj, "resume", _sentence, as_json=as_json, yes=yes, **named)
 

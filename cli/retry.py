@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @control.which
 @options.common
 @click.pass_obj
-def command(obj: Globals, *, as_json: bool, yes: bool, **named: Any) -> None:
+def command(obj: Globals, /, *, as_json: bool, yes: bool, **named: Any) -> None:
     """Ask again: each final job named is queued once more, as a new generation.
 
     Without --state, --reason or a JOB only failed jobs are meant: asking again what was answered, or what is

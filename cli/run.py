@@ -74,6 +74,7 @@ class Wishes:
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     base_url: str | None,
     profile: Path | None,
@@ -314,7 +315,7 @@ class Night:
         if self.skipped:
             final[State.SKIPPED] += sum(self.skipped.values())
         code = self._exit_code(reason, final, counts)
-        result = {
+        result: dict[str, Any] = {
             "schema": 1,
             "run_id": self.run_id,
             "stop_reason": reason.value,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @control.which
 @options.common
 @click.pass_obj
-def command(obj: Globals, *, as_json: bool, yes: bool, **named: Any) -> None:
+def command(obj: Globals, /, *, as_json: bool, yes: bool, **named: Any) -> None:
     """Never ask about these leads again; their queued jobs are skipped. What was sent before goes on.
 
     JOB, --state and the like mean the leads of those jobs.

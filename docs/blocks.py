@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import textwrap
+from pathlib import Path
 
 import click
 from sqlite_utils import Database
@@ -12,6 +15,8 @@ from ledger.migrations.migrations import migrations
 from ledger.states import FINAL, MEANS, NEW, STEPS, State, StopReason
 
 WIDTH = 100
+RESULTS = Path(__file__).parent.parent / "tests" / "campaigns" / "results.jsonl"
+ABOUT_A_RESULT = ("campaign", "commit", "dirty", "date", "seconds", "seed", "bad")
 
 
 def states() -> str:
@@ -86,3 +91,41 @@ def schema() -> str:
                 rows.append("")
         parts.append("\n".join(rows).rstrip())
     return "\n\n".join(parts)
+
+
+def campaigns() -> str:
+    """What every campaign counted when it was last recorded."""
+    lines = [
+        "| Campaign | What it does | Counted | Bad | Control | Took | Seed, commit, date |",
+        "|---|---|---|---:|---|---:|---|",
+    ]
+    for text in RESULTS.read_text(encoding="utf-8").splitlines():
+        told = json.loads(text)
+        controls = {name: told[name] for name in told if name.startswith("control_")}
+        counts = {name: told[name] for name in told if name not in controls and name not in ABOUT_A_RESULT}
+        commit = told["commit"][:7] + (" and changes" if told["dirty"] else "")
+        lines.append(
+            f"| {told['campaign']} | {_about(told['campaign'])} | {_counts(counts)} | {told['bad']} "
+            f"| {_counts(controls) or 'none'} "
+            f"| {_minutes(told['seconds'])} | {told.get('seed', 'none')}, {commit}, {told['date'][:10]} |"
+        )
+    return "\n".join(lines)
+
+
+def _about(campaign: str) -> str:
+    """The first sentence of the campaign's own file."""
+    source = (RESULTS.parent / f"{campaign}.py").read_text(encoding="utf-8")
+    return " ".join((ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].split())
+
+
+def _counts(found: dict[str, object]) -> str:
+    """Names and numbers; tables within a result (by call, by exit code) stay in the file."""
+    return ", ".join(
+        f"{name.removeprefix('control_').replace('_', ' ')} {value:,}"
+        for name, value in found.items()
+        if isinstance(value, int | float)
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
