@@ -251,6 +251,8 @@ class Night:
         from ledger.events import Balance
         from ledger.waiting import unless
 
+        # Asked before the reading: what is settled while it is read may not be refunded in it.
+        kind = "opening" if ledger.may_rebase() else "reading"
         reading = await unless(client.balance(), lambda: self._signalled if self.signal is None else None)
         if reading is None:
             return None
@@ -263,7 +265,6 @@ class Night:
                 raise problem
             output.tell(f"The balance could not be read ({reading.error}); doubts cannot be audited tonight.")
             return None
-        kind = "opening" if ledger.may_rebase() else "reading"
         gap = ledger.note_balance(kind, reading)
         if kind == "opening" and gap.gap_microusd:
             output.tell(

@@ -59,7 +59,11 @@ class Funds:
         if self._left is not None:
             self._left += money.release_microusd - money.adjust_microusd
         if refund and money.release_microusd:
-            self._refunds_until = self._clock.monotonic() + self._policy.refund_settle_s
+            self.refunds_are_due()
+
+    def refunds_are_due(self) -> None:
+        """Something was settled just now (or by the run before): its refund may still be on its way."""
+        self._refunds_until = self._clock.monotonic() + self._policy.refund_settle_s
 
     def accepted(self) -> None:
         """The provider took a job: its balance is what it says it is."""
@@ -77,15 +81,17 @@ class Funds:
         """
         pause_s = self._policy.refund_settle_s / _LOOKS
         for _ in range(_LOOKS + 1):
-            reading = await unless(self._provider.balance(), stopping)
-            if self._contradicted or not isinstance(reading, ev.Balance):
+            if self._contradicted:
                 return False
-            self._left = reading.amount_microusd
-            if self.room():
-                self._contradicted = True
-                return True
+            reading = await unless(self._provider.balance(), stopping)
+            known = isinstance(reading, ev.Balance)
+            if isinstance(reading, ev.Balance):
+                self._left = reading.amount_microusd
+                if self.room():
+                    self._contradicted = True
+                    return True
             event = stopping()
-            if event is None or self._clock.monotonic() >= self._refunds_until:
+            if event is None or (known and self._clock.monotonic() >= self._refunds_until):
                 return False
             event.clear()
             await wait_for(self._clock, event, pause_s)

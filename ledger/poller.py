@@ -81,7 +81,9 @@ class Poller:
 
     def silent_for_s(self) -> float:
         """Seconds since polls began to fail without one being answered; 0 while they are answered."""
-        return 0.0 if self._silent_since is None else self._clock.monotonic() - self._silent_since
+        if self._silent_since is None or not self._live:  # nobody is asked, so nobody is silent
+            return 0.0
+        return self._clock.monotonic() - self._silent_since
 
     def add(self, job: OpenJob, *, at_once: bool = False) -> None:
         """Poll `job` from now on: `at_once` for what an earlier run left, else when it is usually done."""
@@ -113,6 +115,8 @@ class Poller:
         return len(self._waiting)
 
     def _push(self, due: float, job: OpenJob, track: Track) -> None:
+        if not self._live:
+            self._silent_since = None
         earliest = self._heap[0][0] if self._heap else float("inf")
         order = next(self._order)
         self._live[job.job_id] = (order, job, track)
@@ -170,8 +174,8 @@ class Poller:
                 track.words.add(word)
                 if (job.in_doubt and not overdue) or (news and answer is not None):
                     await self._record(job, track, event)
-                    if job.in_doubt:
-                        return
+                    if job.in_doubt and not self._is_live(job, order):
+                        return  # it waits again; of one given up meanwhile the answer may still come
             case ev.Gone():
                 track.note_gone(now)
             case ev.PollFailed(retry_after_s=wait, throttled=throttled):

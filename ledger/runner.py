@@ -91,6 +91,8 @@ class Runner:
         self._blocked_by: str | None = None
         ceiling = options.rules.ceiling_microusd
         self._funds = Funds(provider, clock, policy, ceiling, options.balance_microusd)
+        if not ledger.settled():
+            self._funds.refunds_are_due()
         self._lead_capped = False
         self._prober = Prober(
             provider,
@@ -303,7 +305,14 @@ class Runner:
             self._funds.moved(step.money, refund=step.to_state in FINAL)
             if step.money.release_microusd:
                 self._blocked_by = None
+                self._uncap()
         self._changed.set()
+
+    def _uncap(self) -> None:
+        """Money came back, perhaps that of a lead at its own cap."""
+        if self._lead_capped:
+            self.ledger.look_at_capped_again()
+            self._lead_capped = self._drained = False
 
     # --- when nothing can be sent ---
 
@@ -338,13 +347,19 @@ class Runner:
         self._look_into_tray(self._tray.empty)
         if self.poller.waiting or self._may_claim():
             return None  # a poll settled or revived a doubt meanwhile, or a person queued something
-        if self._blocked_by or self._lead_capped:
+        return await self._why_it_ends()
+
+    async def _why_it_ends(self) -> StopReason | None:
+        """Nothing can be sent any more; None when the balance turns out to carry a job after all."""
+        if self._blocked_by:
             return StopReason.BUDGET
         if self._funds.room() < 1 and (left := self.ledger.left_count(self.options.rules)):
-            if await self._funds.look(self._stopping) or self.poller.waiting:
+            if await self._funds.look(self._stopping) or self.poller.waiting or self._may_claim():
                 return None  # topped up, refunded, or a poll revived a doubt meanwhile
             self.progress.note = self._funds.says(left)
             return self._stop or StopReason.NO_FUNDS
+        if self._lead_capped:
+            return StopReason.BUDGET
         limit = self.options.limit
         return (
             StopReason.LIMIT

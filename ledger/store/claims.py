@@ -50,9 +50,11 @@ _DOUBTS_TO_RESEND: Final = """
 """
 _SET_MODE: Final = "UPDATE jobs SET mode = ? WHERE id = ? AND mode <> ?"
 _NEXT_DUE: Final = """
-    SELECT MIN(not_before) FROM jobs INDEXED BY jobs_later
+    SELECT MIN(not_before) FROM jobs j INDEXED BY jobs_later
     WHERE state = 'queued' AND not_before IS NOT NULL AND paused_at IS NULL AND route = ?
 """
+_OF_SELECTION: Final = " AND EXISTS (SELECT 1 FROM temp.selected s WHERE s.job_id = j.id)"
+_UNCAP: Final = "DELETE FROM temp.capped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,12 @@ def resend(books: Books, limit: int) -> tuple[PaidCall, ...]:
 
 
 def next_due(books: Books, route: str) -> str | None:
-    """When the earliest job that waits for its time may go (ledger time text), or None."""
-    row = books.connection.execute(_NEXT_DUE, (route,)).fetchone()
+    """When the earliest job that this run waits for may go (ledger time text), or None."""
+    query = _NEXT_DUE + (_OF_SELECTION if books.selective else "")
+    row = books.connection.execute(query, (route,)).fetchone()
     return None if row is None else row[0]
+
+
+def look_at_capped_again(books: Books) -> None:
+    """Money of some lead came back: those that were at their own cap may not be any more."""
+    books.connection.execute(_UNCAP)

@@ -198,8 +198,11 @@ def _suppress(books: Books, chosen: Chosen) -> int:
 
 
 def _select_again(books: Books, job_id: int) -> None:
-    """A job that may go again joins a selective run, if the run's selection means its lead."""
-    if not books.selective:
+    """A job that may go again joins a selective run, if the run's selection means its lead.
+
+    A run with a limit has chosen its jobs: what is queued meanwhile is the next run's.
+    """
+    if not books.selective or books.selection.limit is not None:
         return
     conditions, parameters = books.selection.sql()
     books.connection.execute(_SELECT_AGAIN + conditions, (job_id, *parameters))

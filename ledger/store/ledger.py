@@ -219,6 +219,10 @@ class Ledger:
         """Jobs that this run would still send, now or later, counted up to 100,000."""
         return claims.left_count(self.books, rules)
 
+    def look_at_capped_again(self) -> None:
+        """Leads that were at their own cap are looked at anew by the next claim."""
+        claims.look_at_capped_again(self.books)
+
     def next_due(self, route: str) -> str | None:
         """When the earliest job that waits for its time may go (ledger time text), or None."""
         return claims.next_due(self.books, route)
@@ -238,6 +242,10 @@ class Ledger:
     def may_rebase(self) -> bool:
         """True when a balance read now can be an opening: nothing is open and the last refund has come."""
         return not runs.has_open(self.books.connection) and balance.settled(self.books)
+
+    def settled(self) -> bool:
+        """True when the last booking is so old that its refund has come."""
+        return balance.settled(self.books)
 
     # --- doubts and the balance ---
 
