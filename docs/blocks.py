@@ -107,7 +107,7 @@ def campaigns() -> str:
         lines.append(
             f"| {told['campaign']} | {_about(told['campaign'])} | {_counts(counts)} | {told['bad']} "
             f"| {_counts(controls) or 'none'} "
-            f"| {_minutes(told['seconds'])} | {told.get('seed', 'none')}, {commit}, {told['date'][:10]} |"
+            f"| {_minutes(told['seconds'])} | {told.get('seed') or 'none'}, {commit}, {told['date'][:10]} |"
         )
     return "\n".join(lines)
 
