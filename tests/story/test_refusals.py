@@ -52,7 +52,7 @@ def _nothing_sent(night: Any) -> None:
 
 def test_a_second_runner_exits_5_and_names_the_holder(stage: Callable[..., Any]) -> None:
     # Longer than this test takes on any machine: the first run ends when it is told to.
-    night = stage(answer_ms_of={"submit": 1500}, latency_s={"enrich/lead-session": ["fixed", 600]})
+    night = stage(answer_ms_of={"submit": 5000}, latency_s={"enrich/lead-session": ["fixed", 600]})
     night.leads(5)
     first = night.start(night.command(*RUN, "--json"))
     night.wait(lambda: night.accepted() > 0, "the first POST")
