@@ -83,8 +83,11 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Verbs]:
     return Verbs
 
 
-def play(verbs: type[Verbs], examples: int, steps: int, *, shrink: bool = True) -> None:
+def play(
+    verbs: type[Verbs], examples: int, steps: int, *, shrink: bool = True, repeatable: bool = False
+) -> None:
     chosen = settings(
+        derandomize=repeatable,
         max_examples=examples,
         stateful_step_count=steps,
         suppress_health_check=list(HealthCheck),
@@ -97,7 +100,10 @@ def play(verbs: type[Verbs], examples: int, steps: int, *, shrink: bool = True) 
 @pytest.mark.slow
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)
 def test_the_verbs_keep_the_books_in_any_order(verbs: type[Verbs]) -> None:
-    play(verbs, EXAMPLES, STEPS)
+    """Half of the stories are the same every time, so that what they meet is no matter of chance."""
+    play(verbs, EXAMPLES // 2, STEPS)
+    verbs.seen.clear()
+    play(verbs, EXAMPLES // 2, STEPS, repeatable=True)
     missing = HAPPENS - set(verbs.seen)
     assert not missing, f"never happened: {sorted(missing)}; {verbs.seen}"
 
