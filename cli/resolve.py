@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -28,6 +29,7 @@ _REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 @click.option("--write-off", is_flag=True, help="Give up on the doubtful call.")
 @click.option("--accept", metavar="REMOTE_JOB_ID", help="The provider knows it by this id: poll it.")
 @click.option("--bearer-stdin", is_flag=True, help="With --accept: read the poll bearer from stdin.")
+@options.profile
 @options.common
 @click.pass_obj
 def command(
@@ -39,6 +41,7 @@ def command(
     write_off: bool,
     accept: str | None,
     bearer_stdin: bool,
+    profile: Path | None,
     as_json: bool,
     yes: bool,
 ) -> None:
@@ -53,9 +56,11 @@ def command(
     if accept is not None and not _REMOTE_ID.fullmatch(accept):
         raise UsageProblem(f"{accept!r} is not a job id: letters, digits, _ and - only, at most 128.")
     bearer = _read_bearer() if bearer_stdin and accept is not None else None
-    control.settle(obj.db)
+    from ledger.api.profile import Profile
     from ledger.store.read import Reader
 
+    loaded = Profile.load(profile)
+    control.settle(obj.db, loaded)
     with Reader(obj.db) as reader:
         doubts, missing = reader.doubts(job), reader.audited_gap()
     result = {"schema": 1, "resolved": 0, "charged_microusd": 0, "applied": True}
@@ -63,7 +68,8 @@ def command(
         output.tell("Nothing is in doubt.")
     else:
         _say_and_ask(doubts, missing, accept, resend=resend, yes=yes)
-        outcome = control.send(obj.db, "resolve", _decision(doubts, accept, bearer, resend=resend))
+        decision = _decision(doubts, accept, bearer, resend=resend)
+        outcome = control.send(obj.db, "resolve", decision, loaded)
         if outcome is None:
             result["applied"] = False
         else:

@@ -304,10 +304,10 @@ class Ledger:
     # --- the inbox ---
 
     def take_inbox(self) -> list[intents.Taken]:
-        """Carry out what waits in `LEDGER.inbox/`, oldest first, and remove each file once that is on disk.
+        """Carry out what waits in `LEDGER.inbox/`, and remove each file once that is on disk.
 
-        One transaction, a savepoint an item, at most `inbox.AT_ONCE_MAX` of them. Deliveries are left where
-        nobody can read them.
+        Oldest first, of those that are taken together deliveries before wishes. One transaction, a savepoint
+        an item, at most `inbox.AT_ONCE_MAX` of them. Deliveries are left where nobody can read them.
 
         Raises:
             DiskTrouble: The ledger or the inbox cannot be written; every file is still there.
@@ -315,6 +315,7 @@ class Ledger:
         leave = "delivery" if self.books.read_delivery is None else ""
         found = [inbox.read(path) for path in inbox.waiting_in(self._inbox, leave=leave)]
         items = [one for one in found if isinstance(one, inbox.Item)]
+        items.sort(key=lambda item: item.kind != "delivery")  # evidence goes before what a person decides
         taken = [intents.Taken(one.note) for one in found if isinstance(one, inbox.Junk)]
         if items:
             with self.books.transaction():

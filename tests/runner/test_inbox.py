@@ -216,3 +216,24 @@ def test_a_run_that_finds_nothing_in_its_inbox_writes_nothing(bench: Any) -> Non
     assert bench.ledger.take_inbox() == []
     assert bench.rows() == commits
     assert not inbox.inbox_path(bench.ledger.path).exists()
+
+
+@pytest.mark.parametrize("came", ["before", "after"])
+def test_a_verified_answer_in_the_inbox_is_not_paid_for_again(bench: Any, came: str) -> None:
+    """A person's `--resend` is carried out before or after the first call's delivery was dropped."""
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    bench.run(audit=False)
+    assert bench.states() == {"in_doubt": 1}
+    sent = bench.one("SELECT idempotency_key FROM attempts")
+    decision = {"doubts": [[1, 1]], "choice": "resend"}
+    if came == "before":
+        bench.deliver(job_id="r1", source_ref=sent, **DONE)
+    inbox.drop(bench.ledger.path, "resolve", decision, now=bench.clock.now())
+    bench.ledger.take_inbox()
+    if came == "after":
+        bench.deliver(job_id="r1", source_ref=sent, **DONE)
+    bench.run(audit=False)
+    assert len(bench.provider.posts) == 1
+    assert bench.states() == ({"matched": 1} if came == "before" else {"matched": 1, "queued": 1})
+    assert bench.money("charge") + bench.money("adjust") == 420_000

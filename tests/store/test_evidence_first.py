@@ -1,0 +1,118 @@
+"""Evidence goes before decisions: what has come is used before anybody pays a second time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ledger.states import State
+from ledger.store import inbox
+
+DONE = {"status": "completed", "charged_usd": 0.42, "result": {"matched": True, "billed": True}}
+FAILED = {"status": "failed", "charged_usd": 0, "error": {"code": "VENDOR_TIMEOUT"}}
+
+
+def key(desk: Any, job_id: int = 1) -> str:
+    return desk.one("SELECT idempotency_key FROM attempts WHERE job_id = ?", job_id)
+
+
+def decide(desk: Any, choice: str) -> None:
+    """Drop a decision about job 1's first call."""
+    body = {"doubts": [[1, 1]], "choice": choice}
+    inbox.drop(desk.path, "resolve", body, now=desk.clock.now())
+
+
+def drop(desk: Any, **said: Any) -> None:
+    """Drop a delivery without taking it in."""
+    body = inbox.delivery(json.dumps(said).encode(), received_at=desk.clock.now(), delivery_id=None)
+    inbox.drop(desk.path, "delivery", body, now=desk.clock.now())
+
+
+def jobs(desk: Any) -> list[tuple[Any, ...]]:
+    return desk.sql("SELECT id, generation, state, paused_at IS NOT NULL FROM jobs ORDER BY id")
+
+
+@pytest.fixture
+def doubtful(desk: Any) -> Any:
+    """Job 1 in doubt, nothing known of it."""
+    desk.ready(1)
+    desk.claim()
+    desk.doubt(1)
+    return desk
+
+
+def kept_early(desk: Any, job_id: int = 1) -> None:
+    """The answer came before the POST's own, is kept, and then somebody without a profile made it a doubt."""
+    desk.deliver(job_id=f"r-{job_id}", source_ref=key(desk, job_id), **DONE)
+    assert desk.state(job_id) == "submitting"
+
+
+def test_a_delivery_is_taken_before_the_decision_that_was_dropped_first(doubtful: Any) -> None:
+    decide(doubtful, "resend")
+    doubtful.clock.advance(1)
+    drop(doubtful, job_id="r-1", source_ref=key(doubtful), **DONE)
+    delivery, decision = doubtful.ledger.take_inbox()
+    assert delivery.delivered
+    assert "1 had ended by themselves" in decision.note
+    assert jobs(doubtful) == [(1, 1, "matched", 0)]
+    doubtful.healthy()
+
+
+def test_control_a_decision_without_evidence_asks_anew(doubtful: Any) -> None:
+    decide(doubtful, "resend")
+    doubtful.ledger.take_inbox()
+    assert jobs(doubtful) == [(1, 1, "lost", 0), (2, 2, "queued", 0)]
+    assert len(doubtful.claim().calls) == 1
+
+
+def test_a_doubt_that_a_kept_delivery_answers_is_not_asked_anew(desk: Any) -> None:
+    desk.ready(1)
+    desk.claim()
+    kept_early(desk)
+    reads, desk.ledger.books.read_delivery = desk.ledger.books.read_delivery, None
+    desk.doubt(1)
+    desk.ledger.books.read_delivery = reads
+    assert desk.ledger.write_off(desk.ledger.doubts(), resend=True) == 0
+    assert jobs(desk) == [(1, 1, "matched", 0)]
+    assert desk.costs(1)[1:] == [("charge", 1_500_000), ("adjust", -1_080_000)]
+    desk.healthy()
+
+
+@pytest.mark.parametrize(
+    ("said", "paused"),
+    [(DONE, 1), ({**FAILED, "charged_usd": 0.1}, 1), (FAILED, 0)],
+    ids=["done", "paid", "free"],
+)
+def test_a_late_answer_stops_the_generation_that_was_queued_in_its_stead(
+    doubtful: Any, said: Any, paused: int
+) -> None:
+    decide(doubtful, "resend")
+    doubtful.ledger.take_inbox()
+    doubtful.deliver(job_id="r-1", source_ref=key(doubtful), **said)
+    state = State.MATCHED if said is DONE else State.FAILED
+    assert jobs(doubtful) == [(1, 1, state, 0), (2, 2, "queued", paused)]
+    assert len(doubtful.claim().calls) == 1 - paused
+    doubtful.healthy()
+
+
+def test_a_late_poll_stops_it_too(doubtful: Any) -> None:
+    decide(doubtful, "resend")
+    doubtful.ledger.take_inbox()
+    doubtful.record(1, doubtful.finished())
+    assert jobs(doubtful) == [(1, 1, "matched", 0), (2, 2, "queued", 1)]
+
+
+def test_a_late_answer_pauses_no_other_route_and_no_other_lead(desk: Any) -> None:
+    desk.ready(2)
+    desk.claim()
+    desk.doubt(1)
+    desk.enqueue(route="enrich/lead-session")
+    decide(desk, "resend")
+    desk.ledger.take_inbox()
+    desk.deliver(job_id="r-1", source_ref=key(desk), **DONE)
+    assert desk.sql("SELECT lead_id, route, generation FROM jobs WHERE paused_at IS NOT NULL") == [
+        (1, "enrich/websearch", 2)
+    ]
+    assert desk.one("SELECT COUNT(*) FROM jobs WHERE state = 'queued'") == 4
