@@ -8,8 +8,10 @@ becomes known. Everything here runs inside the caller's transaction.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ledger import events as ev
@@ -35,7 +37,9 @@ _ATTEMPT: Final = """
 _BY_REMOTE: Final = _ATTEMPT + "a.remote_job_id = ?"
 _BY_KEY: Final = _ATTEMPT + "a.idempotency_key = ?"
 _BY_ID: Final = _ATTEMPT + "a.id = ?"
-_KEPT: Final = "SELECT id, body, remote_job_id, correlation FROM deliveries WHERE applied_at IS NULL AND "
+_KEPT: Final = """
+    SELECT id, body, remote_job_id, correlation FROM deliveries
+    WHERE applied_at IS NULL AND body IS NOT NULL AND """
 _KEPT_FOR_JOB: Final = (
     _KEPT
     + "remote_job_id = (SELECT a.remote_job_id FROM attempts a WHERE a.job_id = ?1 AND a.number = ?2) "
@@ -45,6 +49,16 @@ _KEPT_FOR_JOB: Final = (
     + "ORDER BY id LIMIT 20"
 )
 _KEPT_OF_REMOTE: Final = _KEPT + "remote_job_id = ? ORDER BY id LIMIT 20"
+_OF_DOUBTS: Final = (
+    "SELECT a.{0} FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt "
+    "WHERE j.state IN ('in_doubt', 'lost')"
+)
+_KEPT_FOR_DOUBTS: Final = (
+    _KEPT
+    + f"remote_job_id IN ({_OF_DOUBTS.format('remote_job_id')}) UNION "
+    + _KEPT
+    + f"correlation IN ({_OF_DOUBTS.format('idempotency_key')}) ORDER BY id"
+)
 _APPLIED: Final = """
     UPDATE deliveries SET applied_at = ?, attempt_id = ?, verdict = ?, body = NULL WHERE id = ?
 """
@@ -131,7 +145,7 @@ def take(books: Books, body: dict[str, Any]) -> Came:
         ),
     )
     kept = _Kept(cursor.lastrowid or 0, said.answer.body, said.remote_job_id, said.correlation)
-    return _apply(books, kept)
+    return _try(books, kept.id, partial(_apply, books, kept))
 
 
 def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int = 0) -> Transition | None:
@@ -144,8 +158,19 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
     if step is None or books.read_delivery is None:
         return step
     for row in books.connection.execute(_KEPT_FOR_JOB, (job_id, fence)).fetchall():
-        step = _apply(books, _Kept(*row)).step or step
+        step = _try(books, row[0], partial(_apply, books, _Kept(*row))).step or step
     return step
+
+
+def settle_doubts(books: Books) -> list[Came]:
+    """Apply what is kept for the latest call of every doubtful or lost job.
+
+    They became so while nobody could read deliveries. Where that is still so, nothing happens.
+    """
+    if books.read_delivery is None:
+        return []
+    kept = [_Kept(*row) for row in books.connection.execute(_KEPT_FOR_DOUBTS).fetchall()]
+    return [_try(books, one.id, partial(_apply, books, one)) for one in kept]
 
 
 def fit(books: Books) -> list[Came]:
@@ -185,9 +210,20 @@ def _apply_fitting(books: Books, attempt_id: int, remote_job_id: str) -> list[Ca
     came: list[Came] = []
     for row in books.connection.execute(_KEPT_OF_REMOTE, (remote_job_id,)).fetchall():
         attempt = _Attempt(*books.connection.execute(_BY_ID, (attempt_id,)).fetchone())
-        why = "the one unknown job that fits the one open doubt"
-        came.append(_apply_to(books, _Kept(*row), attempt, why))
+        work = partial(
+            _apply_to, books, _Kept(*row), attempt, "the one unknown job that fits the one open doubt"
+        )
+        came.append(_try(books, row[0], work))
     return came
+
+
+def _try(books: Books, kept_id: int, work: Callable[[], Came]) -> Came:
+    """Apply a kept delivery; one that cannot be applied stays kept, and stops neither a call nor a wish."""
+    came = books.tried(work)
+    if isinstance(came, Came):
+        return came
+    why = f"{type(came).__name__}: {getattr(came, 'what', came)}"
+    return Came(f"Delivery {kept_id} cannot be applied ({why}): it is kept and changes nothing.")
 
 
 def _apply(books: Books, kept: _Kept) -> Came:

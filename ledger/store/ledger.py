@@ -32,7 +32,7 @@ from ledger.store.connect import (
     migrate,
     transaction,
 )
-from ledger.store.deliveries import fit, record
+from ledger.store.deliveries import fit, record, settle_doubts
 from ledger.store.engine import sqlite3
 from ledger.store.exposure import Caps
 from ledger.store.group import GroupCommit
@@ -153,10 +153,12 @@ class Ledger:
     def recover(self) -> runs.Recovered:
         """Take over what the reserve holds; mark dead runs `died`, their POSTs in the air `in_doubt`.
 
-        Harmless when repeated.
+        Then apply what deliveries were kept for any doubt. Harmless when repeated.
         """
         recovered = runs.recover(self.books, reserve.read(self.path))
         crashpoints.reach("recover_after_commit")
+        with self.books.transaction():
+            settle_doubts(self.books)
         reserve.clear(self.path)
         inbox.sweep(self.path, self.books.now)
         return recovered

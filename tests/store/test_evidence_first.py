@@ -116,3 +116,72 @@ def test_a_late_answer_pauses_no_other_route_and_no_other_lead(desk: Any) -> Non
         (1, "enrich/websearch", 2)
     ]
     assert desk.one("SELECT COUNT(*) FROM jobs WHERE state = 'queued'") == 4
+
+
+# --- kept early, and made a doubt by somebody who could not read it ---
+
+
+def die_unread(desk: Any) -> None:
+    """The run is killed, and a process that knows no profile recovers."""
+    desk.die()
+    reads, desk.ledger.books.read_delivery = desk.ledger.books.read_delivery, None
+    desk.ledger.recover()
+    desk.ledger.books.read_delivery = reads
+
+
+@pytest.mark.parametrize("named_by", ["key", "remote id"])
+def test_what_was_kept_early_settles_its_doubt_at_the_next_start(desk: Any, named_by: str) -> None:
+    desk.ready(2)
+    desk.claim(2)
+    if named_by == "key":
+        kept_early(desk)
+    else:
+        desk.ledger.books.connection.execute("UPDATE attempts SET remote_job_id = 'r-1' WHERE job_id = 1")
+        desk.deliver(job_id="r-1", **DONE)
+    die_unread(desk)
+    assert [desk.state(job) for job in (1, 2)] == ["in_doubt", "in_doubt"], "the fault happened"
+    assert desk.one("SELECT COUNT(*) FROM deliveries WHERE applied_at IS NULL") == 1
+    desk.ledger.recover()
+    assert [desk.state(job) for job in (1, 2)] == ["matched", "in_doubt"]
+    assert desk.one("SELECT COUNT(*) FROM deliveries WHERE applied_at IS NULL") == 0
+    assert desk.costs(1)[1] == ("charge", 420_000)
+    rows = desk.sql("SELECT * FROM transitions")
+    desk.ledger.recover()
+    assert desk.sql("SELECT * FROM transitions") == rows
+    desk.healthy()
+
+
+def test_it_settles_what_was_given_up_meanwhile(desk: Any) -> None:
+    desk.ready(1)
+    desk.claim()
+    kept_early(desk)
+    die_unread(desk)
+    reads, desk.ledger.books.read_delivery = desk.ledger.books.read_delivery, None
+    decide(desk, "resend")
+    desk.ledger.take_inbox()
+    desk.ledger.books.read_delivery = reads
+    assert jobs(desk) == [(1, 1, "lost", 0), (2, 2, "queued", 0)]
+    desk.ledger.recover()
+    assert jobs(desk) == [(1, 1, "matched", 0), (2, 2, "queued", 1)]
+    desk.healthy()
+
+
+def test_a_kept_delivery_of_an_earlier_call_or_a_stranger_settles_nothing(desk: Any) -> None:
+    desk.ready(1)
+    desk.deliver(job_id="r-9", source_ref="somebody's", **DONE)
+    desk.claim()
+    die_unread(desk)
+    desk.ledger.recover()
+    assert desk.state(1) == "in_doubt"
+    assert desk.one("SELECT COUNT(*) FROM deliveries WHERE applied_at IS NULL") == 1
+
+
+def test_a_delivery_whose_text_was_erased_stops_no_call(desk: Any) -> None:
+    desk.ready(1)
+    desk.claim()
+    kept_early(desk)
+    desk.ledger.books.connection.execute("UPDATE deliveries SET body = NULL")
+    desk.record(1, desk.accepted("r-1"))
+    assert desk.state(1) == "waiting"
+    desk.ledger.recover()
+    assert desk.state(1) == "waiting"
