@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ledger.cli import control, options, output
 from ledger.errors import UsageProblem
-from ledger.events import Secret
+from ledger.events import BEARER, REMOTE_JOB_ID, Secret
 from ledger.money import usd
 
 if TYPE_CHECKING:
     from ledger.cli.settings import Globals
     from ledger.store.balance import Doubt
-
-_BEARER: Final = re.compile(r"[!-~]{1,4096}")
-_REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @click.command(epilog="Example: leadledger resolve 42 --write-off   (leadledger jobs --state in_doubt lists)")
@@ -53,7 +49,7 @@ def command(
         raise UsageProblem("Say one of --resend, --write-off or --accept REMOTE_JOB_ID.")
     if (job is None) != everything or (everything and accept is not None):
         raise UsageProblem("Name one JOB, or --all with --resend or --write-off.")
-    if accept is not None and not _REMOTE_ID.fullmatch(accept):
+    if accept is not None and not REMOTE_JOB_ID.fullmatch(accept):
         raise UsageProblem(f"{accept!r} is not a job id: letters, digits, _ and - only, at most 128.")
     bearer = _read_bearer() if bearer_stdin and accept is not None else None
     from ledger.api.profile import Profile
@@ -115,6 +111,6 @@ def _say_and_ask(
 
 def _read_bearer() -> Secret:
     text = sys.stdin.readline(4097).strip()
-    if not _BEARER.fullmatch(text):
+    if not BEARER.fullmatch(text):
         raise UsageProblem("What came on stdin is not a poll bearer: one word of plain ASCII.")
     return Secret(text)

@@ -116,6 +116,8 @@ class Came:
 def take(books: Books, body: dict[str, Any]) -> Came:
     """Keep a delivery as the receiver dropped it, and apply it if it is about a job of ours.
 
+    Kept it stays, even if it cannot be applied.
+
     Raises:
         UsageProblem: It is not a verified delivery: it changes nothing and is not kept.
     """
@@ -130,7 +132,7 @@ def take(books: Books, body: dict[str, Any]) -> Came:
     if books.connection.execute(_KNOWN, (digest,)).fetchone() is not None:
         return Came("A delivery came again: nothing changed.")
     said = _read(books, raw, None, ())
-    name = delivery_id[:128] if isinstance(delivery_id, str) else None
+    name = delivery_id[:128].encode("utf-8", "replace").decode() if isinstance(delivery_id, str) else None
     cursor = books.connection.execute(
         _KEEP,
         (

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from ledger.errors import Bug, StaleWrite
 from ledger.states import State
-from ledger.store import inbox
+from ledger.store import deliveries, inbox
+from ledger.store.engine import sqlite3
 
 DONE = {"status": "completed", "charged_usd": 0.42, "result": {"matched": True, "billed": True}}
 FAILED = {"status": "failed", "charged_usd": 0, "error": {"code": "VENDOR_TIMEOUT"}}
@@ -185,3 +187,36 @@ def test_a_delivery_whose_text_was_erased_stops_no_call(desk: Any) -> None:
     assert desk.state(1) == "waiting"
     desk.ledger.recover()
     assert desk.state(1) == "waiting"
+
+
+# --- a delivery that cannot be applied ---
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Bug("two and two"), StaleWrite("it has gone on"), sqlite3.IntegrityError("a guard"), KeyError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_delivery_that_cannot_be_applied_stays_kept(
+    doubtful: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real, struck = deliveries._apply_to, []
+
+    def breaks(*arguments: Any) -> Any:
+        real(*arguments)
+        struck.append(1)
+        raise error
+
+    before = doubtful.costs(1)
+    monkeypatch.setattr(deliveries, "_apply_to", breaks)
+    (taken,) = doubtful.deliver(job_id="r-1", source_ref=key(doubtful), **DONE)
+    assert struck
+    assert "cannot be applied" in taken.note
+    assert (doubtful.state(1), doubtful.costs(1)) == ("in_doubt", before)
+    assert doubtful.sql("SELECT applied_at, body IS NULL FROM deliveries") == [(None, 0)]
+    assert inbox.waiting(doubtful.path) == []
+    monkeypatch.undo()
+    doubtful.ledger.recover()
+    assert (doubtful.state(1), doubtful.costs(1)[1]) == ("matched", ("charge", 420_000))
+    doubtful.ledger.end_run("finished")  # compares the running totals with the books
+    doubtful.healthy()
