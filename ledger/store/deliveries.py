@@ -31,7 +31,8 @@ _KNOWN: Final = "SELECT 1 FROM deliveries WHERE sha256 = ?"
 _ATTEMPT: Final = """
     SELECT a.id, a.job_id, a.number, a.remote_job_id, a.idempotency_key, a.ceiling_microusd, b.bearer,
         EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'charge' AND c.assumed = 1)
-            AND NOT EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'adjust')
+            AND NOT EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'adjust'),
+        EXISTS (SELECT 1 FROM results r WHERE r.job_id = a.job_id)
     FROM attempts a LEFT JOIN poll_bearers b ON b.attempt_id = a.id WHERE
 """
 _BY_REMOTE: Final = _ATTEMPT + "a.remote_job_id = ?"
@@ -93,6 +94,7 @@ class _Attempt(NamedTuple):
     ceiling_microusd: int
     bearer: str | None
     assumed: int
+    has_result: int
 
 
 class _Kept(NamedTuple):
@@ -273,8 +275,15 @@ def _apply_to(books: Books, kept: _Kept, attempt: _Attempt, why: str) -> Came:
 
 
 def _after_the_end(books: Books, attempt: _Attempt, event: ev.Delivered) -> None:
-    """The job has its answer. What a delivery adds is the cost, where the answer stated none."""
-    if attempt.assumed:
+    """The job has its answer. What a delivery adds is the cost, where the answer stated none.
+
+    Neither does a refusal: the call was taken all the same, and whoever asked again decides once more.
+    """
+    if not attempt.has_result:
+        _after_its_close(books, attempt, event)
+        if event.verdict is not None:
+            steps.pause_next(books, attempt.job_id, event.verdict)
+    elif attempt.assumed:
         steps.late(books, attempt.job_id, attempt.number, event, event.evidence)
     else:
         steps.keep_answer(books, attempt.id, event.answer)

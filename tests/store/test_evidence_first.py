@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from ledger.errors import Bug, StaleWrite
+from ledger.migrations.migrations import migrations
 from ledger.states import State
 from ledger.store import deliveries, inbox
+from ledger.store.audit import audit
 from ledger.store.engine import sqlite3
 
 DONE = {"status": "completed", "charged_usd": 0.42, "result": {"matched": True, "billed": True}}
@@ -220,3 +222,73 @@ def test_a_delivery_that_cannot_be_applied_stays_kept(
     assert (doubtful.state(1), doubtful.costs(1)[1]) == ("matched", ("charge", 420_000))
     doubtful.ledger.end_run("finished")  # compares the running totals with the books
     doubtful.healthy()
+
+
+# --- whose cost it is ---
+
+
+def test_a_delivery_that_names_a_second_job_books_nothing(desk: Any) -> None:
+    desk.ready(1)
+    desk.claim()
+    desk.record(1, desk.accepted("r-1"))
+    (taken,) = desk.deliver(job_id="r-1", data={"job_id": "r-other", **DONE})
+    assert (desk.state(1), desk.costs(1)) == ("waiting", [("hold", 1_500_000)])
+    assert taken.ask_now == 1
+    desk.healthy()
+
+
+def refused_but_taken(desk: Any) -> None:
+    """Job 1 was refused, and a verified delivery says what it was charged all the same."""
+    desk.ready(1)
+    desk.claim()
+    desk.record(1, desk.refused())
+    assert desk.costs(1) == [("hold", 1_500_000), ("release", 1_500_000)]
+
+
+def test_a_refused_call_that_was_charged_after_all_is_booked_once(desk: Any) -> None:
+    refused_but_taken(desk)
+    for item in ("first", "again"):
+        desk.deliver(job_id="r-1", source_ref=key(desk), delivery=item, **DONE)
+    assert desk.costs(1)[2:] == [("adjust", 420_000)]
+    assert desk.one("SELECT remote_job_id FROM attempts") == "r-1"
+    assert desk.sql("SELECT kind FROM answers ORDER BY id") == [("refused",), ("delivery",), ("delivery",)]
+    assert desk.sql("SELECT * FROM results") == []
+    assert desk.one("SELECT COUNT(*) FROM claims") == 1
+    desk.ledger.end_run("finished")  # compares the running totals with the books
+    desk.healthy()
+
+
+def test_control_a_cost_of_a_refused_call_that_no_answer_states_is_found(desk: Any) -> None:
+    refused_but_taken(desk)
+    desk.healthy()
+    desk.ledger.books.connection.execute(
+        "INSERT INTO costs (attempt_id, run_id, kind, amount_microusd, assumed, at) "
+        "VALUES (1, 1, 'adjust', 420000, 0, ?)",
+        (desk.now(),),
+    )
+    failed = audit(desk.ledger.books.connection, migrations).failed
+    assert [failure.name for failure in failed] == ["unaccepted_calls_cost_nothing"]
+
+
+@pytest.mark.parametrize(("said", "adjusts", "paused"), [(DONE, 1, 1), (FAILED, 0, 0)], ids=["paid", "free"])
+def test_its_next_generation_waits_for_a_person_if_it_was_paid(
+    desk: Any, said: Any, adjusts: int, paused: int
+) -> None:
+    refused_but_taken(desk)
+    desk.clock.advance(1)
+    desk.wish("retry", state="failed")
+    desk.deliver(job_id="r-1", source_ref=key(desk), **said)
+    assert len(desk.costs(1)) == 2 + adjusts
+    assert jobs(desk) == [(1, 1, "failed", 0), (2, 2, "queued", paused)]
+    desk.healthy()
+
+
+def test_a_job_with_its_own_answer_is_not_booked_by_a_delivery(desk: Any) -> None:
+    """The control: what a poll has settled stands."""
+    desk.ready(1)
+    desk.claim()
+    desk.record(1, desk.accepted("r-1"))
+    desk.record(1, desk.finished(400_000))
+    costs = desk.costs(1)
+    desk.deliver(job_id="r-1", **DONE)
+    assert desk.costs(1) == costs
