@@ -15,7 +15,7 @@ from ledger import crashpoints
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
 SNAPSHOT_ID: Final = 0x4C454453
