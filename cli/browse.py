@@ -9,6 +9,7 @@ import subprocess
 import sys
 import webbrowser
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,7 @@ _HOST: Final = "127.0.0.1"
     type=click.Path(path_type=Path),
     help="Signing secrets of webhooks, one a line; else LEADLEDGER_WEBHOOK_SECRET.",
 )
+@options.profile
 @options.common
 @click.pass_obj
 def command(
@@ -56,6 +58,7 @@ def command(
     open_it: bool,
     host_names: tuple[str, ...],
     webhook_secret_file: Path | None,
+    profile: Path | None,
     as_json: bool,
     yes: bool,
 ) -> None:
@@ -66,9 +69,11 @@ def command(
     /-/ledger/webhooks/411data once a signing secret is given.
     """
     del yes
+    from ledger.api.profile import Profile
     from ledger.sandbox.serve import listen
     from ledger.store.read import Reader
 
+    Profile.load(profile)  # a mistake in it is said now, not when the first wish comes
     secrets = webhook_secrets(webhook_secret_file)
     with Reader(ledger or obj.db) as reader:
         path, columns = reader.path, reader.columns()
@@ -81,7 +86,7 @@ def command(
     with ear:
         url = f"http://{_HOST}:{ear.getsockname()[1]}/-/ledger"
         names = frozenset(name.lower().rstrip(".") for name in host_names)
-        datasette = _datasette(path, columns, secrets, names)
+        datasette = _datasette(path, columns, secrets, names, profile)
 
         def ready() -> None:
             if as_json:
@@ -118,7 +123,11 @@ def webhook_secrets(file: Path | None) -> tuple[Secret, ...]:
 
 
 def _datasette(
-    path: Path, columns: dict[str, tuple[str, ...]], secrets: tuple[Secret, ...], names: frozenset[str]
+    path: Path,
+    columns: dict[str, tuple[str, ...]],
+    secrets: tuple[Secret, ...],
+    names: frozenset[str],
+    profile: Path | None,
 ) -> Any:
     from ledger.browse import outside
     from ledger.browse.compat import build
@@ -128,7 +137,7 @@ def _datasette(
         datasette,
         outside.Outside(
             holder=holder,
-            apply=apply_inbox,
+            apply=partial(apply_inbox, profile=profile),
             webhook_secrets=secrets,
             host_names=outside.LOOPBACK_NAMES | names,
         ),
@@ -146,11 +155,12 @@ def holder(path: Path) -> str:
     return f"process {facts['pid']} ({facts.get('command')})" if "pid" in facts else "another process"
 
 
-def apply_inbox(path: Path) -> None:
+def apply_inbox(path: Path, profile: Path | None = None) -> None:
     """Have the inbox taken in, if nobody holds the ledger, by a process of its own: this one only reads."""
+    laid_over = () if profile is None else (str(profile),)
     with suppress(subprocess.TimeoutExpired):
         subprocess.run(  # noqa: S603 - our own interpreter and our own words
-            [sys.executable, "-c", "from ledger.cli.browse import take_in; take_in()", str(path)],
+            [sys.executable, "-c", "from ledger.cli.browse import take_in; take_in()", str(path), *laid_over],
             stdin=subprocess.DEVNULL,
             timeout=_APPLY_S,
             check=False,
@@ -159,10 +169,12 @@ def apply_inbox(path: Path) -> None:
 
 def take_in() -> None:
     """What that process does; says on stderr what it carried out, or why it could not."""
+    from ledger.api.profile import Profile
     from ledger.cli.control import settle
 
+    path, *laid_over = map(Path, sys.argv[1:])
     try:
-        settle(Path(sys.argv[1]))
+        settle(path, Profile.load(*laid_over))
     except LeadledgerError as error:
         output.tell(f"The inbox waits: {output.clean(error)}")
 

@@ -24,6 +24,7 @@ from ledger.money import usd
 from ledger.states import Reason, State
 
 if TYPE_CHECKING:
+    from ledger.api.profile import Profile
     from ledger.cli.settings import Globals
     from ledger.store.control import Chosen, Group
     from ledger.store.intents import Outcome
@@ -39,6 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def which(command: F) -> F:
     """The options that name jobs. All that are given must hold."""
     for decorate in (
+        options.profile,
         click.option("--all", "everything", is_flag=True, help="Every job that this can be done to."),
         click.option("--import", "import_name", metavar="ID|last", help="Only leads of this import."),
         click.option("--route", type=options.Route(), help="Only jobs of this route."),
@@ -59,7 +61,14 @@ def which(command: F) -> F:
 
 
 def carry_out(
-    obj: Globals, verb: str, sentence: Callable[[int, str], str], *, as_json: bool, yes: bool, **named: Any
+    obj: Globals,
+    verb: str,
+    sentence: Callable[[int, str], str],
+    *,
+    profile: Path | None,
+    as_json: bool,
+    yes: bool,
+    **named: Any,
 ) -> None:
     """Say how many jobs `verb` means and what they may cost, ask, and see that it is done.
 
@@ -67,6 +76,7 @@ def carry_out(
         obj: The global options.
         verb: One of `store.control.VERBS`.
         sentence: `(how many, worst case in dollars) -> what will happen`.
+        profile: A profile laid over the built-in one.
         as_json: Print one JSON object.
         yes: Do not ask.
         named: The options of `which`.
@@ -79,18 +89,20 @@ def carry_out(
             "Say which jobs: JOB…, --lead, --state, --reason, --route, --import or --all.",
             next_step=f"`leadledger {verb} --help` has an example.",
         )
-    settle(obj.db)
+    from ledger.api.profile import Profile
     from ledger.store.read import Reader
 
+    loaded = Profile.load(profile)
+    settle(obj.db, loaded)
     with Reader(obj.db) as reader:
         chosen = _chosen(reader, named)
-        number, worst = _count(reader, verb, chosen)
+        number, worst = _count(reader, verb, chosen, loaded)
     result = {"schema": 1, "verb": verb, "jobs": 0, "may_cost_microusd": worst, "applied": True}
     if number == 0:
         output.tell(f"There is nothing to {verb}.")
     else:
         ask(sentence(number, usd(worst)), yes=yes)
-        outcome = send(obj.db, verb, chosen.to_json())
+        outcome = send(obj.db, verb, chosen.to_json(), loaded)
         result |= {"jobs": 0 if outcome is None else outcome.jobs, "applied": outcome is not None}
         if not as_json:
             output.say(LATER if outcome is None else outcome.outcome)
@@ -125,7 +137,7 @@ def _chosen(reader: Reader, named: Mapping[str, Any]) -> Chosen:
     )
 
 
-def _count(reader: Reader, verb: str, chosen: Chosen) -> tuple[int, int]:
+def _count(reader: Reader, verb: str, chosen: Chosen, profile: Profile) -> tuple[int, int]:
     """How many jobs (for suppress: leads), and the most they may cost, in micro-dollars."""
     if verb == "suppress":
         return len(reader.leads_to_suppress(chosen)), 0
@@ -135,17 +147,17 @@ def _count(reader: Reader, verb: str, chosen: Chosen) -> tuple[int, int]:
         raise UsageProblem(
             f"There is no job {min(missing)} in this ledger.", next_step="`leadledger jobs` lists them."
         )
-    worst = sum(group.jobs * _ceiling(group) for group in groups) if verb in {"retry", "resume"} else 0
+    worst = (
+        sum(group.jobs * _ceiling(group, profile) for group in groups) if verb in {"retry", "resume"} else 0
+    )
     return sum(group.jobs for group in groups), worst
 
 
-def _ceiling(group: Group) -> int:
+def _ceiling(group: Group, profile: Profile) -> int:
     """What one attempt sets aside: as the last one did, else what a run sets aside unless told otherwise."""
     if group.ceiling_microusd is not None:
         return group.ceiling_microusd
-    from ledger.api.profile import Profile
-
-    return Profile.load().ceiling_for(group.route, group.mode)
+    return profile.ceiling_for(group.route, group.mode)
 
 
 def ask(what: str, *, yes: bool) -> None:
@@ -168,14 +180,17 @@ def take(ledger: Ledger) -> None:
         output.tell(f"Inbox: {output.clean(taken.note)}")
 
 
-def settle(db: Path) -> None:
-    """Bring a ledger that nobody holds up to date: what its last run left in the air is a doubt now."""
-    with suppress(LedgerBusy), wiring.open_ledger(db, "look", SystemClock()) as ledger:
+def settle(db: Path, profile: Profile) -> None:
+    """Bring a ledger that nobody holds up to date: what its last run left in the air is a doubt now.
+
+    Deliveries too: what a person is shown and decides must not overtake evidence that has come.
+    """
+    with suppress(LedgerBusy), wiring.open_ledger(db, "look", SystemClock(), profile=profile) as ledger:
         ledger.recover()
         take(ledger)
 
 
-def send(db: Path, kind: str, body: Mapping[str, Any]) -> Outcome | None:
+def send(db: Path, kind: str, body: Mapping[str, Any], profile: Profile) -> Outcome | None:
     """Drop a wish and see that it is carried out, by the run that holds the ledger or by ourselves.
 
     Returns:
@@ -190,7 +205,7 @@ def send(db: Path, kind: str, body: Mapping[str, Any]) -> Outcome | None:
     path = inbox.drop(db, kind, body, item_id=item_id, now=SystemClock().now())
     ends = time.monotonic() + WAIT_S
     try:
-        outcome = _see_to(db, path, item_id, ends)
+        outcome = _see_to(db, path, item_id, ends, profile)
     except LedgerFileProblem:
         inbox.done(path)  # nobody will ever open this one: what was asked is not to come true some day
         raise
@@ -199,11 +214,11 @@ def send(db: Path, kind: str, body: Mapping[str, Any]) -> Outcome | None:
     return outcome
 
 
-def _see_to(db: Path, path: Path, item_id: str, ends: float) -> Outcome | None:
+def _see_to(db: Path, path: Path, item_id: str, ends: float, profile: Profile) -> Outcome | None:
     from ledger.store.read import Reader
 
     while True:
-        with suppress(LedgerBusy), wiring.open_ledger(db, "inbox", SystemClock()) as ledger:
+        with suppress(LedgerBusy), wiring.open_ledger(db, "inbox", SystemClock(), profile=profile) as ledger:
             ledger.recover()
             while path.exists() and ledger.take_inbox():
                 continue

@@ -59,6 +59,13 @@ def common(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(command)
 
 
+def profile(command: F) -> F:
+    """Whose deliveries these are and how they are read."""
+    return click.option(
+        "--profile", type=click.Path(path_type=Path), help="A profile laid over the built-in one."
+    )(command)
+
+
 def provider(command: F) -> F:
     """Where the provider is and how to be let in. The key itself is never an option's value."""
     for decorate in (
@@ -70,9 +77,7 @@ def provider(command: F) -> F:
             type=click.Path(path_type=Path, allow_dash=True),
             help="Read the key from FILE (- for stdin); else LEADLEDGER_API_KEY.",
         ),
-        click.option(
-            "--profile", type=click.Path(path_type=Path), help="A profile laid over the built-in one."
-        ),
+        profile,
         click.option("--base-url", type=Address(), help="The provider's address.  [default: the profile's]"),
     ):
         command = decorate(command)

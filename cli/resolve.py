@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ledger.cli import control, options, output
 from ledger.errors import UsageProblem
-from ledger.events import Secret
+from ledger.events import BEARER, REMOTE_JOB_ID, Secret
 from ledger.money import usd
 
 if TYPE_CHECKING:
     from ledger.cli.settings import Globals
     from ledger.store.balance import Doubt
-
-_BEARER: Final = re.compile(r"[!-~]{1,4096}")
-_REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @click.command(epilog="Example: leadledger resolve 42 --write-off   (leadledger jobs --state in_doubt lists)")
@@ -28,6 +25,7 @@ _REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 @click.option("--write-off", is_flag=True, help="Give up on the doubtful call.")
 @click.option("--accept", metavar="REMOTE_JOB_ID", help="The provider knows it by this id: poll it.")
 @click.option("--bearer-stdin", is_flag=True, help="With --accept: read the poll bearer from stdin.")
+@options.profile
 @options.common
 @click.pass_obj
 def command(
@@ -39,6 +37,7 @@ def command(
     write_off: bool,
     accept: str | None,
     bearer_stdin: bool,
+    profile: Path | None,
     as_json: bool,
     yes: bool,
 ) -> None:
@@ -50,12 +49,14 @@ def command(
         raise UsageProblem("Say one of --resend, --write-off or --accept REMOTE_JOB_ID.")
     if (job is None) != everything or (everything and accept is not None):
         raise UsageProblem("Name one JOB, or --all with --resend or --write-off.")
-    if accept is not None and not _REMOTE_ID.fullmatch(accept):
+    if accept is not None and not REMOTE_JOB_ID.fullmatch(accept):
         raise UsageProblem(f"{accept!r} is not a job id: letters, digits, _ and - only, at most 128.")
     bearer = _read_bearer() if bearer_stdin and accept is not None else None
-    control.settle(obj.db)
+    from ledger.api.profile import Profile
     from ledger.store.read import Reader
 
+    loaded = Profile.load(profile)
+    control.settle(obj.db, loaded)
     with Reader(obj.db) as reader:
         doubts, missing = reader.doubts(job), reader.audited_gap()
     result = {"schema": 1, "resolved": 0, "charged_microusd": 0, "applied": True}
@@ -63,7 +64,8 @@ def command(
         output.tell("Nothing is in doubt.")
     else:
         _say_and_ask(doubts, missing, accept, resend=resend, yes=yes)
-        outcome = control.send(obj.db, "resolve", _decision(doubts, accept, bearer, resend=resend))
+        decision = _decision(doubts, accept, bearer, resend=resend)
+        outcome = control.send(obj.db, "resolve", decision, loaded)
         if outcome is None:
             result["applied"] = False
         else:
@@ -109,6 +111,6 @@ def _say_and_ask(
 
 def _read_bearer() -> Secret:
     text = sys.stdin.readline(4097).strip()
-    if not _BEARER.fullmatch(text):
+    if not BEARER.fullmatch(text):
         raise UsageProblem("What came on stdin is not a poll bearer: one word of plain ASCII.")
     return Secret(text)

@@ -8,9 +8,16 @@ A raw body is kept as text. A bearer travels in a `Secret`, whose repr shows not
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from ledger.states import State
+
+REMOTE_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""A provider's job id that may stand in an address."""
+BEARER: Final = re.compile(r"[!-~]{1,4096}")
+"""A poll bearer that may stand in a header."""
 
 
 class Secret:

@@ -600,3 +600,11 @@ def m004_looking(db: Database) -> None:
     for statement in _LOOKING:
         db.conn.execute(statement)
     db.conn.execute("PRAGMA user_version = 4")
+
+
+@migrations()
+def m005_balances_stay(db: Database) -> None:
+    """What the balance was is evidence for what a doubt cost: it is altered no more than the costs are."""
+    for statement in _append_only("balance_checks", "id = NEW.id"):
+        db.conn.execute(statement)
+    db.conn.execute("PRAGMA user_version = 5")

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from ledger import events as ev
 from ledger.api import reading
-from ledger.api.jsontext import Unreadable, load_object, plain
-from ledger.api.profile import Profile
+from ledger.api.jsontext import Unreadable, at, load_object, plain
+from ledger.api.profile import Places, Profile
 from ledger.api.redact import cut_text, cut_value
 
 _NAME_LENGTH_MAX: Final = 64
@@ -29,7 +29,8 @@ def read_delivery(
         secrets: What must not be kept of it.
 
     Returns:
-        Without a verdict where it carries no usable result: the job is then to be polled.
+        Without a verdict where it carries no usable result, or names a second job beside its own (a poll
+        that did is `other_job`): the job is then to be polled.
     """
     # NUL ends a text for SQLite's functions; a byte that is not UTF-8 would not be stored at all.
     text = raw.encode("utf-8", "surrogateescape").decode("utf-8-sig", "replace").replace("\0", "\ufffd")
@@ -40,15 +41,22 @@ def read_delivery(
     except Unreadable as problem:
         return ev.Delivery(f"unreadable: {problem.code}", None, None, None, None, answer)
     layout = profile.deliveries
+    job, remote_job_id = _job(doc, profile), reading.remote_job_id(doc, places)
+    mixed = remote_job_id is not None and _names_another(remote_job_id, (doc, job), places)
     event_type = plain(reading.first(doc, layout.event), _NAME_LENGTH_MAX) or "unnamed"
     return ev.Delivery(
         event_type,
-        reading.remote_job_id(doc, places),
+        remote_job_id,
         plain(reading.first(doc, layout.correlation), _NAME_LENGTH_MAX),
         plain(reading.first(doc, layout.route), _NAME_LENGTH_MAX),
-        _verdict(_job(doc, profile), event_type, profile, ceiling_microusd),
+        None if mixed else _verdict(job, event_type, profile, ceiling_microusd),
         answer,
     )
+
+
+def _names_another(remote_job_id: str, docs: tuple[dict[str, Any], ...], places: Places) -> bool:
+    named = (at(doc, place) for doc in docs for place in places.job_id)
+    return any(name is not None and str(name) != remote_job_id for name in named)
 
 
 def _job(doc: dict[str, Any], profile: Profile) -> dict[str, Any]:

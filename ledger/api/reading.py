@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ledger.api.jsontext import amount, at, dump, plain
 from ledger.api.profile import Places, Profile
-from ledger.events import Verdict
+from ledger.events import BEARER, REMOTE_JOB_ID, Verdict
 from ledger.states import State
 
 Doc = dict[str, Any]
@@ -15,15 +15,13 @@ Doc = dict[str, Any]
 MESSAGE_LENGTH_MAX: Final = 1_000
 """A sentence for a person; the whole body is in the answer."""
 
-_REMOTE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_BEARER: Final = re.compile(r"[!-~]{1,4096}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _FLAGS: Final = {"true": True, "false": False}
 
 
 def is_remote_id(text: str) -> bool:
     """Whether `text` may be put into a URL: `../agents/balance` would carry the bearer elsewhere."""
-    return _REMOTE_ID.fullmatch(text) is not None
+    return REMOTE_JOB_ID.fullmatch(text) is not None
 
 
 def remote_job_id(doc: Doc, places: Places) -> str | None:
@@ -37,7 +35,7 @@ def remote_job_id(doc: Doc, places: Places) -> str | None:
 def bearer(doc: Doc, places: Places) -> str | None:
     """The poll bearer, or None when there is none that can stand in a header."""
     value = first(doc, places.bearer)
-    return value if isinstance(value, str) and _BEARER.fullmatch(value) else None
+    return value if isinstance(value, str) and BEARER.fullmatch(value) else None
 
 
 def first(doc: Any, places: tuple[str, ...]) -> Any:

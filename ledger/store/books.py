@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from ledger import events as ev
 from ledger.clock import Clock
+from ledger.errors import DiskTrouble
 from ledger.policy import Policy
-from ledger.store.connect import Connection, transaction
+from ledger.store.connect import Connection, is_disk_trouble, transaction
 from ledger.store.exposure import Exposure
 from ledger.store.selection import Selection
 
+T = TypeVar("T")
 ReadDelivery = Callable[[str, int | None, tuple[str, ...]], ev.Delivery]
 """`(raw text, the attempt's ceiling in micro-dollars, its secrets) -> what it says`: the profile's business,
 handed in so that the store knows no wire."""
@@ -47,6 +50,27 @@ class Books:
     def now(self) -> datetime:
         """The clock's time."""
         return self.clock.now()
+
+    def tried(self, work: Callable[[], T]) -> T | Exception:
+        """What `work` returns; or what it raised, and then nothing of it stays, running totals included.
+
+        A savepoint in the caller's transaction.
+
+        Raises:
+            DiskTrouble: It could not be written: that is everybody's trouble (so is SQLite's own error).
+        """
+        before = None if self.exposure is None else self.exposure.copy()
+        self.connection.execute("SAVEPOINT tried")
+        try:
+            result: T | Exception = work()
+        except Exception as error:
+            if isinstance(error, DiskTrouble | MemoryError) or is_disk_trouble(error):
+                raise
+            self.exposure = before
+            self.connection.execute("ROLLBACK TO tried")
+            result = error
+        self.connection.execute("RELEASE tried")
+        return result
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from ledger import crashpoints
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """What `PRAGMA user_version` says of a ledger this program fully understands."""
 APPLICATION_ID: Final = 0x4C454447
 SNAPSHOT_ID: Final = 0x4C454453
@@ -335,6 +335,8 @@ def disk_trouble(error: BaseException) -> DiskTrouble:
 def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
     """Bring the schema up to date: inside one `BEGIN IMMEDIATE`, with a 0600 backup of a file that had one.
 
+    The backup holds poll bearers: it goes once the file is verified, also where a kill came in between.
+
     Returns:
         True when something was applied.
 
@@ -342,9 +344,11 @@ def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
         DiskTrouble: It could not be written; the file is as it was.
     """
     database = Database(connection)
-    if not migrations.pending(database):
-        return False
     backup = _beside(path, ".backup")
+    if not migrations.pending(database):
+        if backup.exists():
+            _drop_verified(connection, backup)
+        return False
     had_schema = connection.execute("PRAGMA user_version").fetchone()[0] > 0
     if had_schema:
         _back_up(connection, backup)
@@ -358,9 +362,14 @@ def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
             )
         crashpoints.reach("migrate_before_commit")
     crashpoints.reach("migrate_after_commit")
-    if had_schema and connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
-        backup.unlink(missing_ok=True)
+    if had_schema:
+        _drop_verified(connection, backup)
     return True
+
+
+def _drop_verified(connection: Connection, backup: Path) -> None:
+    if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
+        backup.unlink(missing_ok=True)
 
 
 def _back_up(connection: Connection, backup: Path) -> None:

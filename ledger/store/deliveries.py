@@ -8,8 +8,10 @@ becomes known. Everything here runs inside the caller's transaction.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ledger import events as ev
@@ -29,13 +31,16 @@ _KNOWN: Final = "SELECT 1 FROM deliveries WHERE sha256 = ?"
 _ATTEMPT: Final = """
     SELECT a.id, a.job_id, a.number, a.remote_job_id, a.idempotency_key, a.ceiling_microusd, b.bearer,
         EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'charge' AND c.assumed = 1)
-            AND NOT EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'adjust')
+            AND NOT EXISTS (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind = 'adjust'),
+        EXISTS (SELECT 1 FROM results r WHERE r.job_id = a.job_id)
     FROM attempts a LEFT JOIN poll_bearers b ON b.attempt_id = a.id WHERE
 """
 _BY_REMOTE: Final = _ATTEMPT + "a.remote_job_id = ?"
 _BY_KEY: Final = _ATTEMPT + "a.idempotency_key = ?"
 _BY_ID: Final = _ATTEMPT + "a.id = ?"
-_KEPT: Final = "SELECT id, body, remote_job_id, correlation FROM deliveries WHERE applied_at IS NULL AND "
+_KEPT: Final = """
+    SELECT id, body, remote_job_id, correlation FROM deliveries
+    WHERE applied_at IS NULL AND body IS NOT NULL AND """
 _KEPT_FOR_JOB: Final = (
     _KEPT
     + "remote_job_id = (SELECT a.remote_job_id FROM attempts a WHERE a.job_id = ?1 AND a.number = ?2) "
@@ -45,6 +50,16 @@ _KEPT_FOR_JOB: Final = (
     + "ORDER BY id LIMIT 20"
 )
 _KEPT_OF_REMOTE: Final = _KEPT + "remote_job_id = ? ORDER BY id LIMIT 20"
+_OF_DOUBTS: Final = (
+    "SELECT a.{0} FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt "
+    "WHERE j.state IN ('in_doubt', 'lost')"
+)
+_KEPT_FOR_DOUBTS: Final = (
+    _KEPT
+    + f"remote_job_id IN ({_OF_DOUBTS.format('remote_job_id')}) UNION "
+    + _KEPT
+    + f"correlation IN ({_OF_DOUBTS.format('idempotency_key')}) ORDER BY id"
+)
 _APPLIED: Final = """
     UPDATE deliveries SET applied_at = ?, attempt_id = ?, verdict = ?, body = NULL WHERE id = ?
 """
@@ -79,6 +94,7 @@ class _Attempt(NamedTuple):
     ceiling_microusd: int
     bearer: str | None
     assumed: int
+    has_result: int
 
 
 class _Kept(NamedTuple):
@@ -102,6 +118,8 @@ class Came:
 def take(books: Books, body: dict[str, Any]) -> Came:
     """Keep a delivery as the receiver dropped it, and apply it if it is about a job of ours.
 
+    Kept it stays, even if it cannot be applied.
+
     Raises:
         UsageProblem: It is not a verified delivery: it changes nothing and is not kept.
     """
@@ -116,7 +134,7 @@ def take(books: Books, body: dict[str, Any]) -> Came:
     if books.connection.execute(_KNOWN, (digest,)).fetchone() is not None:
         return Came("A delivery came again: nothing changed.")
     said = _read(books, raw, None, ())
-    name = delivery_id[:128] if isinstance(delivery_id, str) else None
+    name = delivery_id[:128].encode("utf-8", "replace").decode() if isinstance(delivery_id, str) else None
     cursor = books.connection.execute(
         _KEEP,
         (
@@ -131,7 +149,7 @@ def take(books: Books, body: dict[str, Any]) -> Came:
         ),
     )
     kept = _Kept(cursor.lastrowid or 0, said.answer.body, said.remote_job_id, said.correlation)
-    return _apply(books, kept)
+    return _try(books, kept.id, partial(_apply, books, kept))
 
 
 def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int = 0) -> Transition | None:
@@ -144,8 +162,19 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
     if step is None or books.read_delivery is None:
         return step
     for row in books.connection.execute(_KEPT_FOR_JOB, (job_id, fence)).fetchall():
-        step = _apply(books, _Kept(*row)).step or step
+        step = _try(books, row[0], partial(_apply, books, _Kept(*row))).step or step
     return step
+
+
+def settle_doubts(books: Books) -> list[Came]:
+    """Apply what is kept for the latest call of every doubtful or lost job.
+
+    They became so while nobody could read deliveries. Where that is still so, nothing happens.
+    """
+    if books.read_delivery is None:
+        return []
+    kept = [_Kept(*row) for row in books.connection.execute(_KEPT_FOR_DOUBTS).fetchall()]
+    return [_try(books, one.id, partial(_apply, books, one)) for one in kept]
 
 
 def fit(books: Books) -> list[Came]:
@@ -185,9 +214,20 @@ def _apply_fitting(books: Books, attempt_id: int, remote_job_id: str) -> list[Ca
     came: list[Came] = []
     for row in books.connection.execute(_KEPT_OF_REMOTE, (remote_job_id,)).fetchall():
         attempt = _Attempt(*books.connection.execute(_BY_ID, (attempt_id,)).fetchone())
-        why = "the one unknown job that fits the one open doubt"
-        came.append(_apply_to(books, _Kept(*row), attempt, why))
+        work = partial(
+            _apply_to, books, _Kept(*row), attempt, "the one unknown job that fits the one open doubt"
+        )
+        came.append(_try(books, row[0], work))
     return came
+
+
+def _try(books: Books, kept_id: int, work: Callable[[], Came]) -> Came:
+    """Apply a kept delivery; one that cannot be applied stays kept, and stops neither a call nor a wish."""
+    came = books.tried(work)
+    if isinstance(came, Came):
+        return came
+    why = f"{type(came).__name__}: {getattr(came, 'what', came)}"
+    return Came(f"Delivery {kept_id} cannot be applied ({why}): it is kept and changes nothing.")
 
 
 def _apply(books: Books, kept: _Kept) -> Came:
@@ -235,8 +275,15 @@ def _apply_to(books: Books, kept: _Kept, attempt: _Attempt, why: str) -> Came:
 
 
 def _after_the_end(books: Books, attempt: _Attempt, event: ev.Delivered) -> None:
-    """The job has its answer. What a delivery adds is the cost, where the answer stated none."""
-    if attempt.assumed:
+    """The job has its answer. What a delivery adds is the cost, where the answer stated none.
+
+    Neither does a refusal: the call was taken all the same, and whoever asked again decides once more.
+    """
+    if not attempt.has_result:
+        _after_its_close(books, attempt, event)
+        if event.verdict is not None:
+            steps.pause_next(books, attempt.job_id, event.verdict)
+    elif attempt.assumed:
         steps.late(books, attempt.job_id, attempt.number, event, event.evidence)
     else:
         steps.keep_answer(books, attempt.id, event.answer)

@@ -7,10 +7,12 @@ committed. No SQLite in here: the web process imports this module and nothing el
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,6 +34,10 @@ AT_ONCE_MAX: Final = 200
 """Files taken in one go: bounds how long the holder is away from its own work."""
 _STALE_S: Final = 3600.0
 """A half-written file this old has no writer any more."""
+_NO_ITEM: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES})
+"""What opening says of a file that is gone, a link, a socket or closed to us: it will never be one. Any other
+error (too many open files, a bad block) may pass, and the file may be somebody's paid result."""
+_NOT_OURS: Final = "it belongs to another user, or others may write to it"
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -130,7 +136,10 @@ def _make(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         _sync(folder.parent)
-    if folder.stat().st_mode & 0o077:
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, _NOT_OURS)
+    if status.st_mode & 0o077:
         folder.chmod(0o700)
 
 
@@ -161,7 +170,7 @@ def waiting(ledger: Path) -> list[Path]:
     """The files that wait in a ledger's inbox, oldest first, at most `AT_ONCE_MAX` of them.
 
     Raises:
-        DiskTrouble: The folder is there and cannot be read.
+        DiskTrouble: The folder is there and cannot be read, or others may write to it.
     """
     return waiting_in(inbox_path(ledger))
 
@@ -170,9 +179,11 @@ def waiting_in(folder: Path, limit: int = AT_ONCE_MAX, *, leave: str = "") -> li
     """The files that wait in an inbox folder, oldest first, at most `limit`; those of kind `leave` are left.
 
     Raises:
-        DiskTrouble: The folder is there and cannot be read.
+        DiskTrouble: The folder is there and cannot be read, or others may write to it.
     """
     try:
+        if not _only_ours(folder.stat()):
+            raise PermissionError(errno.EPERM, _NOT_OURS)
         with os.scandir(folder) as entries:
             names = heapq.nsmallest(limit, (entry.name for entry in entries if _is_item(entry.name, leave)))
     except FileNotFoundError:
@@ -187,24 +198,48 @@ def _is_item(name: str, leave: str) -> bool:
 
 
 def read(path: Path) -> Item | Junk:
-    """One item. A file that is none, or cannot be read, is moved aside to `*.bad` and comes back as `Junk`.
+    """One item. A file that is none, or not ours alone, is moved aside to `*.bad` and comes back as `Junk`.
 
     Raises:
-        DiskTrouble: It cannot be moved aside.
+        DiskTrouble: It cannot be read now, and is still there; or it cannot be moved aside.
     """
     try:
         return _item(path, _data(path))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        if error.errno not in _NO_ITEM:
+            raise _trouble(path.parent, error) from error
+        return _put_aside(path, error.strerror or str(error))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return _put_aside(path, str(error) or type(error).__name__)
 
 
+def _only_ours(status: os.stat_result) -> bool:
+    """True when nobody else can have written it: whoever can, decides how money is spent."""
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def _data(path: Path) -> bytes:
-    if path.is_symlink() or not path.is_file():
-        raise ValueError("not a file")
-    with path.open("rb") as file:
-        data = file.read(FILE_BYTES_MAX + 1)
+    # The file that is looked at is the file that is read; a pipe put in its place does not block.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file")
+        if not _only_ours(status):
+            raise ValueError(_NOT_OURS)
+        data = _read(descriptor)
+    finally:
+        os.close(descriptor)
     if len(data) > FILE_BYTES_MAX:
         raise ValueError(f"more than {FILE_BYTES_MAX:,} bytes")
+    return data
+
+
+def _read(descriptor: int) -> bytes:
+    """All of a file, or the first `FILE_BYTES_MAX + 1` bytes."""
+    data = b""
+    while len(data) <= FILE_BYTES_MAX and (more := os.read(descriptor, FILE_BYTES_MAX + 1 - len(data))):
+        data += more
     return data
 
 

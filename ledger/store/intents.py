@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ledger import events as ev
 from ledger.clock import to_text
-from ledger.errors import DiskTrouble, LeadledgerError, UsageProblem
+from ledger.errors import LeadledgerError, UsageProblem
 from ledger.money import usd
 from ledger.store import control, deliveries, resolve
 from ledger.store.balance import Doubt, doubts
 from ledger.store.books import Books
 from ledger.store.connect import Connection
-from ledger.store.engine import sqlite3
 from ledger.store.inbox import Item
 from ledger.transition import Transition
 
@@ -74,23 +74,21 @@ def find(connection: Connection, intent_id: str) -> Outcome | None:
 def apply(books: Books, item: Item) -> Taken:
     """Carry out one item and note it, inside the caller's transaction; what cannot be done is refused.
 
+    Whatever is in the file: an item that raised would be met again by every command, and stop it.
+
     Raises:
         DiskTrouble: The ledger cannot be written.
     """
     if item.kind != "delivery" and find(books.connection, item.id) is not None:
         return Taken(f"{item.kind} {item.id} was carried out before: nothing changed.")
-    before = None if books.exposure is None else books.exposure.copy()
-    books.connection.execute("SAVEPOINT intent")
-    try:
-        taken = _deliver(books, item) if item.kind == "delivery" else _carry_out(books, item)
-    except (LeadledgerError, sqlite3.IntegrityError) as error:
-        if isinstance(error, DiskTrouble):
-            raise
-        books.exposure = before
-        books.connection.execute("ROLLBACK TO intent")
-        taken = _refuse(books, item, getattr(error, "what", str(error)))
-    books.connection.execute("RELEASE intent")
-    return taken
+    taken = books.tried(partial(_deliver if item.kind == "delivery" else _carry_out, books, item))
+    return taken if isinstance(taken, Taken) else _refuse(books, item, _why(taken))
+
+
+def _why(error: Exception) -> str:
+    """A refusal's sentence, in letters that can be stored and shown."""
+    why = error.what if isinstance(error, LeadledgerError) else f"{type(error).__name__}: {error}"
+    return why.encode("utf-8", "backslashreplace").decode()
 
 
 def _deliver(books: Books, item: Item) -> Taken:
@@ -138,17 +136,19 @@ def _resolve(books: Books, item: Item) -> Taken:
 def _doubts_of(body: dict[str, Any]) -> set[tuple[int, int]]:
     try:
         return {(int(job_id), int(fence)) for job_id, fence in body["doubts"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageProblem(f"A decision in the inbox cannot be understood: {error!r}.") from error
 
 
 def _accept(books: Books, body: dict[str, Any], still: list[Doubt]) -> tuple[Transition, ...]:
     remote_job_id, bearer = body.get("remote_job_id"), body.get(_HIDDEN)
-    if not isinstance(remote_job_id, str):
+    if not (isinstance(remote_job_id, str) and ev.REMOTE_JOB_ID.fullmatch(remote_job_id)):
         raise UsageProblem("A decision in the inbox names no job id of the provider.")
+    if bearer is not None and not (isinstance(bearer, str) and ev.BEARER.fullmatch(bearer)):
+        raise UsageProblem("A decision in the inbox has a poll bearer that cannot be one.")
     if not still:
         return ()
-    secret = ev.Secret(bearer) if isinstance(bearer, str) else None
+    secret = None if bearer is None else ev.Secret(bearer)
     step = resolve.accept(books, still[0], remote_job_id, secret)
     return () if step is None else (step,)
 
@@ -156,9 +156,12 @@ def _accept(books: Books, body: dict[str, Any], still: list[Doubt]) -> tuple[Tra
 def _note(
     books: Books, item: Item, outcome: str, *, jobs: int = 0, charged: int = 0, refused: bool = False
 ) -> None:
-    body = {name: value for name, value in item.body.items() if name != _HIDDEN}
+    try:
+        body = json.dumps({name: value for name, value in item.body.items() if name != _HIDDEN})
+    except (ValueError, RecursionError):  # read at a shallower place: its refusal must not fail
+        body = "{}"
     at = to_text(books.now)
     books.connection.execute(
         _NOTE,
-        (item.id, item.kind, json.dumps(body), item.dropped_at, at, refused, jobs, charged, outcome),
+        (item.id, item.kind, body, item.dropped_at, at, refused, jobs, charged, outcome),
     )

@@ -79,12 +79,15 @@ BOOKS: Final = (
     ),
     Invariant(
         "unaccepted_calls_cost_nothing",
-        "A call that the provider surely did not take is charged nothing.",
+        "A call that the provider surely did not take is charged nothing, unless a later answer to it says "
+        "what it cost.",
         """
         SELECT a.id AS attempt_id, a.job_id, a.outcome, c.kind, c.amount_microusd
         FROM costs c JOIN attempts a ON a.id = c.attempt_id
         WHERE c.kind IN ('charge', 'adjust') AND c.amount_microusd <> 0
             AND a.outcome IN ('not_sent', 'refused', 'not_allowed', 'no_money', 'throttled', 'proved_free')
+            AND NOT (c.kind = 'adjust' AND EXISTS (SELECT 1 FROM answers w
+                WHERE w.attempt_id = a.id AND w.kind IN ('delivery', 'poll')))
         """,
     ),
     Invariant(

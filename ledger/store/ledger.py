@@ -32,7 +32,7 @@ from ledger.store.connect import (
     migrate,
     transaction,
 )
-from ledger.store.deliveries import fit, record
+from ledger.store.deliveries import fit, record, settle_doubts
 from ledger.store.engine import sqlite3
 from ledger.store.exposure import Caps
 from ledger.store.group import GroupCommit
@@ -153,10 +153,12 @@ class Ledger:
     def recover(self) -> runs.Recovered:
         """Take over what the reserve holds; mark dead runs `died`, their POSTs in the air `in_doubt`.
 
-        Harmless when repeated.
+        Then apply what deliveries were kept for any doubt. Harmless when repeated.
         """
         recovered = runs.recover(self.books, reserve.read(self.path))
         crashpoints.reach("recover_after_commit")
+        with self.books.transaction():
+            settle_doubts(self.books)
         reserve.clear(self.path)
         inbox.sweep(self.path, self.books.now)
         return recovered
@@ -312,10 +314,10 @@ class Ledger:
     # --- the inbox ---
 
     def take_inbox(self) -> list[intents.Taken]:
-        """Carry out what waits in `LEDGER.inbox/`, oldest first, and remove each file once that is on disk.
+        """Carry out what waits in `LEDGER.inbox/`, and remove each file once that is on disk.
 
-        One transaction, a savepoint an item, at most `inbox.AT_ONCE_MAX` of them. Deliveries are left where
-        nobody can read them.
+        Oldest first, of those that are taken together deliveries before wishes. One transaction, a savepoint
+        an item, at most `inbox.AT_ONCE_MAX` of them. Deliveries are left where nobody can read them.
 
         Raises:
             DiskTrouble: The ledger or the inbox cannot be written; every file is still there.
@@ -323,6 +325,7 @@ class Ledger:
         leave = "delivery" if self.books.read_delivery is None else ""
         found = [inbox.read(path) for path in inbox.waiting_in(self._inbox, leave=leave)]
         items = [one for one in found if isinstance(one, inbox.Item)]
+        items.sort(key=lambda item: item.kind != "delivery")  # evidence goes before what a person decides
         taken = [intents.Taken(one.note) for one in found if isinstance(one, inbox.Junk)]
         if items:
             with self.books.transaction():

@@ -60,7 +60,8 @@ def write_off(books: Books, found: list[Doubt], *, resend: bool) -> WrittenOff:
 
     What they cost: a whole group after an audit: the gap it found, booked once as `unattributed`, every
     hold released. One of several after an audit: the gap, at most its hold. Without an audit: the whole
-    hold. The last two are marked assumed. Runs inside the caller's transaction.
+    hold. The last two are marked assumed. A doubt that a kept delivery answers is not asked anew. Runs
+    inside the caller's transaction.
     """
     choice = "resend" if resend else "write-off"
     missing = audited_gap(books.connection)
@@ -80,6 +81,8 @@ def write_off(books: Books, found: list[Doubt], *, resend: bool) -> WrittenOff:
         event = ev.WrittenOff(charge, assumed=True, evidence=evidence, resend=resend)
         step = record(books, doubt.job_id, doubt.fence, event)
         steps += [] if step is None else [step]
+        if step is None or step.to_state is not State.LOST:
+            continue  # a late answer: what it cost stands in the books, and there is nothing to ask for
         spent += charge
         if resend:
             ask_anew(books, doubt.job_id, Reason.RESENT)

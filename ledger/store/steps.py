@@ -62,6 +62,12 @@ _KEEP_RESULT: Final = """
 """
 _KEEP_BEARER: Final = "INSERT INTO poll_bearers (attempt_id, bearer) VALUES (?, ?)"
 _SELECT_AGAIN: Final = "INSERT OR IGNORE INTO temp.selected (job_id) VALUES (?)"
+_PAUSE_NEXT: Final = """
+    UPDATE jobs SET paused_at = ?1 WHERE state = 'queued' AND paused_at IS NULL AND id IN (
+        SELECT n.id FROM jobs o JOIN jobs n ON n.lead_id = o.lead_id AND n.route = o.route
+            AND n.request_key = o.request_key AND n.generation > o.generation
+        WHERE o.id = ?2)
+"""
 _DROP_BEARER: Final = "DELETE FROM poll_bearers WHERE attempt_id = ?"
 
 
@@ -101,7 +107,8 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
     Runs inside the caller's transaction. Writes the state, its `transitions` row, the attempt, the money,
     the bearer, the result and the raw answer, or, for an event that changes nothing, only an answer worth
     keeping. A final answer to an attempt that was closed before (proved free, then sent again) settles
-    nothing; it is kept, and what it cost is an `adjust` of that attempt.
+    nothing; it is kept, and what it cost is an `adjust` of that attempt. A late answer to a lost job pauses
+    the generation that was queued in its stead.
 
     Raises:
         StaleWrite: The job has gone on to another attempt.
@@ -122,6 +129,8 @@ def record(books: Books, job_id: int, fence: int, event: ev.Event, *, polls: int
             keep_answer(books, position.attempt_id, getattr(event, "answer", None))
         return None
     write(books, position, step, polls=polls)
+    if step.reason is Reason.LATE_ANSWER and step.verdict is not None:
+        pause_next(books, job_id, step.verdict)
     crashpoints.reach("step_before_commit")
     return step
 
@@ -142,6 +151,15 @@ def late(books: Books, job_id: int, fence: int, event: ev.Finished | ev.Delivere
         books.exposure.moved(
             chain_id=chain_id, started_at=started_at, hold_closed=0, release=0, adjust=cost - booked
         )
+
+
+def pause_next(books: Books, job_id: int, verdict: ev.Verdict) -> None:
+    """Stop the queued next generation of a job that has been answered after all, so that a person decides.
+
+    Sent, it would pay a second time. Only a failure that cost nothing leaves the wish to ask again as it was.
+    """
+    if verdict.state is not State.FAILED or verdict.cost_microusd != 0:
+        books.connection.execute(_PAUSE_NEXT, (to_text(books.now), job_id))
 
 
 def _never_twice(connection: Connection, position: Position, event: ev.Event) -> ev.Event:

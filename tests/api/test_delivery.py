@@ -55,6 +55,24 @@ def test_every_layout_is_understood(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "document",
+    [
+        {"job_id": "job_1", "data": {**JOB, "job_id": "job_2"}},
+        {**JOB, "data": {"job_id": "job_2"}},
+        {**JOB, "data": {**JOB, "job_id": 7}},
+        {**JOB, "data": {**JOB, "job_id": "../agents/balance"}},
+    ],
+    ids=range(4),
+)
+def test_a_second_job_id_inside_leaves_no_verdict(document: Any) -> None:
+    """Whose result and whose cost it is cannot be said: the poll is asked."""
+    said = read({"event_type": "enrich.job_completed", **document})
+    assert (said.remote_job_id, said.verdict) == ("job_1", None)
+    same = read({"event_type": "enrich.job_completed", "job_id": 12, "data": {**JOB, "job_id": "12"}})
+    assert same.verdict is not None, "the same job by another kind of value"
+
+
+@pytest.mark.parametrize(
     "job",
     [
         JOB,

@@ -172,7 +172,10 @@ def test_the_balance_is_compared(
 
 def test_a_gap_below_the_last_digit_is_none(leadledger: Run, balance: Any, quiet: Path) -> None:
     with closing(sqlite3.connect(quiet, isolation_level=None)) as file:
+        ((guard,),) = file.execute("SELECT sql FROM sqlite_master WHERE name = 'balance_checks_no_update'")
+        file.execute("DROP TRIGGER balance_checks_no_update")
         file.execute("UPDATE balance_checks SET digit_microusd = 10000")
+        file.execute(guard)
     balance(ev.Balance(OPENING - 420_000 + 9_999, 10_000))
     assert leadledger(quiet).code == 0
     balance(ev.Balance(OPENING - 420_000 + 10_000, 10_000))

@@ -22,6 +22,7 @@ from ledger.clock import SystemClock
 from ledger.errors import LedgerFileProblem, UsageProblem
 from ledger.migrations.migrations import migrations
 from ledger.states import State, StopReason
+from ledger.store import inbox
 from ledger.store.claims import ClaimRules
 from ledger.store.exposure import Caps
 from ledger.store.ledger import Ledger
@@ -301,6 +302,31 @@ def test_resolve_says_the_cost_and_needs_a_yes(worked: Run) -> None:
     status = json.loads(worked("status", "--json").stdout)
     assert status["money"]["charged_microusd"] == 1_920_000
     assert status["jobs"]["lost"] == 1
+
+
+def test_resolve_takes_the_evidence_in_before_it_asks_for_a_decision(worked: Run, tmp_path: Path) -> None:
+    db = tmp_path / "leads.db"
+    with closing(sqlite3.connect(db)) as connection:
+        ((key,),) = connection.execute("SELECT idempotency_key FROM attempts WHERE job_id = 2").fetchall()
+    said = {"event_type": "enrich.job_completed", "job_id": "job_b", "source_ref": key}
+    said |= {"status": "completed", "charged_usd": 0.42, "result": {"matched": True}}
+    body = inbox.delivery(json.dumps(said).encode(), received_at=SystemClock().now(), delivery_id=None)
+    inbox.drop(db, "delivery", body)
+    done = worked("resolve", "2", "--resend", "--yes")
+    assert isinstance(done.exception, UsageProblem)
+    assert "Job 2 is matched, not in doubt." in str(done.exception)
+    assert worked("resolve", "--all", "--resend", "--yes").exit_code == 0
+    with closing(sqlite3.connect(db)) as connection:
+        assert connection.execute("SELECT state FROM jobs").fetchall() == [("matched",), ("matched",)]
+
+
+def test_a_control_command_reads_deliveries_by_the_profile_it_is_told(worked: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("no_such_key = 1\n", encoding="utf-8")
+    for words in (("resolve", "2", "--write-off"), ("pause", "--all")):
+        refused = worked(*words, "--profile", "mine.toml", "--yes")
+        assert isinstance(refused.exception, UsageProblem)
+        assert "no_such_key" in str(refused.exception)
+    assert json.loads(worked("status", "--json").stdout)["jobs"]["in_doubt"] == 1
 
 
 def test_a_route_that_is_configured_for_runs_names_no_job(

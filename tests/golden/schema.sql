@@ -273,6 +273,12 @@ CREATE TRIGGER attempts_one_open BEFORE INSERT ON attempts
             (SELECT 1 FROM costs c WHERE c.attempt_id = a.id AND c.kind IN ('charge', 'release')))
     BEGIN SELECT RAISE(ABORT, 'an earlier attempt of this job is still open'); END;
 
+CREATE TRIGGER balance_checks_no_delete BEFORE DELETE ON balance_checks WHEN 1 BEGIN SELECT RAISE(ABORT, 'balance_checks is append-only'); END;
+
+CREATE TRIGGER balance_checks_no_replace BEFORE INSERT ON balance_checks WHEN EXISTS (SELECT 1 FROM balance_checks WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'balance_checks is append-only'); END;
+
+CREATE TRIGGER balance_checks_no_update BEFORE UPDATE ON balance_checks WHEN 1 BEGIN SELECT RAISE(ABORT, 'balance_checks is append-only'); END;
+
 CREATE TRIGGER costs_no_delete BEFORE DELETE ON costs WHEN 1 BEGIN SELECT RAISE(ABORT, 'costs is append-only'); END;
 
 CREATE TRIGGER costs_no_replace BEFORE INSERT ON costs WHEN EXISTS (SELECT 1 FROM costs WHERE id = NEW.id OR (attempt_id = NEW.attempt_id AND kind = NEW.kind AND kind IN ('hold', 'charge', 'release'))) BEGIN SELECT RAISE(ABORT, 'costs is append-only'); END;

@@ -10,6 +10,8 @@ import pytest
 from ledger import events as ev
 from ledger.states import StopReason
 from ledger.store import inbox
+from ledger.store.claims import ClaimRules, claim
+from ledger.store.exposure import Caps
 
 DONE = {"status": "completed", "charged_usd": 0.42, "result": {"matched": True}}
 
@@ -216,3 +218,46 @@ def test_a_run_that_finds_nothing_in_its_inbox_writes_nothing(bench: Any) -> Non
     assert bench.ledger.take_inbox() == []
     assert bench.rows() == commits
     assert not inbox.inbox_path(bench.ledger.path).exists()
+
+
+@pytest.mark.parametrize("came", ["before", "after"])
+def test_a_verified_answer_in_the_inbox_is_not_paid_for_again(bench: Any, came: str) -> None:
+    """A person's `--resend` is carried out before or after the first call's delivery was dropped."""
+    bench.leads(1)
+    bench.provider.posts_say.append(bench.say.unknown())
+    bench.run(audit=False)
+    assert bench.states() == {"in_doubt": 1}
+    sent = bench.one("SELECT idempotency_key FROM attempts")
+    decision = {"doubts": [[1, 1]], "choice": "resend"}
+    if came == "before":
+        bench.deliver(job_id="r1", source_ref=sent, **DONE)
+    inbox.drop(bench.ledger.path, "resolve", decision, now=bench.clock.now())
+    bench.ledger.take_inbox()
+    if came == "after":
+        bench.deliver(job_id="r1", source_ref=sent, **DONE)
+    bench.run(audit=False)
+    assert len(bench.provider.posts) == 1
+    assert bench.states() == ({"matched": 1} if came == "before" else {"matched": 1, "queued": 1})
+    assert bench.money("charge") + bench.money("adjust") == 420_000
+
+
+def test_an_answer_kept_before_the_crash_leaves_the_audit_one_doubt(bench: Any) -> None:
+    """Two POSTs in the air, one's delivery is kept; then a command without a profile recovers."""
+    bench.leads(2)
+    bench.with_policy(freeze_s=5.0)
+    bench.prepare()
+    ledger = bench.ledger
+    rules = ClaimRules("enrich/websearch", "async", 1_500_000, Caps())
+    with ledger.books.transaction():
+        claim(ledger.books, rules, 2)
+    bench.deliver(job_id="r1", source_ref=bench.one("SELECT idempotency_key FROM attempts"), **DONE)
+    ledger.take_inbox()
+    reads, ledger.books.read_delivery = ledger.books.read_delivery, None
+    ledger.books.exposure = ledger.books.run_id = None
+    ledger.recover()
+    assert bench.states() == {"in_doubt": 2}
+    ledger.books.read_delivery = reads
+    bench.provider.taken_microusd = 420_000
+    assert bench.run() is StopReason.FINISHED
+    assert bench.states() == {"matched": 2}, "the other one was proved free and asked again"
+    assert len(bench.provider.posts) == 1

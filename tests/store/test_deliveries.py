@@ -305,6 +305,7 @@ def test_a_call_proved_free_that_was_taken_after_all_stops_its_job(doubtful: Any
     assert doubtful.one("SELECT paused_at IS NOT NULL FROM jobs")
     assert doubtful.costs(1)[-1] == ("adjust", 420_000)
     assert doubtful.claim().calls == (), "it would be paid twice: a person decides"
+    doubtful.healthy()
 
 
 def test_one_that_cost_nothing_does_not_stop_it(doubtful: Any) -> None:

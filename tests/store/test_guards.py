@@ -229,3 +229,30 @@ def test_an_attempt_after_a_closed_one_is_allowed_and_one_after_an_open_one_is_n
     shell.execute(new_attempt())
     with pytest.raises(sqlite3.IntegrityError, match="still open"):
         shell.execute(new_attempt(id=91, number=3, key="'k-91'"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE balance_checks SET observed_microusd = 1",
+        "UPDATE balance_checks SET id = 9 WHERE id = 1",
+        "DELETE FROM balance_checks",
+        (
+            "INSERT OR REPLACE INTO balance_checks (id, run_id, kind, observed_microusd, digit_microusd, "
+            "last_cost_id, at) VALUES (1, 1, 'audit', 1, 1, 0, 'x')"
+        ),
+    ],
+    ids=range(4),
+)
+def test_what_the_balance_was_is_not_altered(shell: sqlite3.Connection, statement: str) -> None:
+    look = (
+        "INSERT INTO balance_checks (run_id, kind, observed_microusd, digit_microusd, last_cost_id, at) "
+        "VALUES (1, 'audit', 7, 1, 0, 'x')"
+    )
+    shell.execute(look)
+    shell.execute(look)
+    before = shell.execute("SELECT * FROM balance_checks").fetchall()
+    assert len(before) >= 2
+    with pytest.raises(sqlite3.IntegrityError, match="balance_checks is append-only"):
+        shell.execute(statement)
+    assert shell.execute("SELECT * FROM balance_checks").fetchall() == before

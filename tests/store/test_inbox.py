@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import socket
 import stat
 import subprocess
 import sys
@@ -102,6 +104,76 @@ def test_what_is_no_plain_file_is_moved_aside_too(ledger: Path) -> None:
     for path in inbox.waiting(ledger)[:3]:
         assert isinstance(inbox.read(path), inbox.Junk)
     assert inbox.waiting(ledger) == [good]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_trouble_that_may_pass_throws_nothing_away(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    path = inbox.drop(ledger, "retry", {"job": 7}, now=START)
+    struck = []
+
+    def fails(*_: object, **__: object) -> None:
+        struck.append(1)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        with pytest.raises(DiskTrouble, match=re.escape(os.strerror(number))):
+            inbox.read(path)
+    assert struck
+    assert inbox.waiting(ledger) == [path]
+    item = inbox.read(path)
+    assert isinstance(item, inbox.Item)
+    assert item.body == {"job": 7}
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o622])
+def test_a_file_that_others_may_write_is_not_obeyed(ledger: Path, mode: int) -> None:
+    path = inbox.drop(ledger, "retry", {"job": 7}, now=START)
+    path.chmod(mode)
+    junk = inbox.read(path)
+    assert isinstance(junk, inbox.Junk)
+    assert "others may write" in junk.note
+    path = inbox.drop(ledger, "retry", {"job": 7}, now=START)
+    path.chmod(0o644)
+    assert isinstance(inbox.read(path), inbox.Item), "to be read by others is another matter"
+
+
+def test_a_file_or_folder_of_another_user_is_not_obeyed(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = inbox.drop(ledger, "retry", {"job": 7}, now=START)
+    assert isinstance(inbox.read(path), inbox.Item)
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    with pytest.raises(DiskTrouble, match="another user"):
+        inbox.waiting(ledger)
+    with pytest.raises(DiskTrouble, match="another user"):
+        inbox.drop(ledger, "retry", {"job": 8}, now=START)
+    junk = inbox.read(path)
+    assert isinstance(junk, inbox.Junk)
+    assert "another user" in junk.note
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_folder_that_others_may_write_to_is_not_read(ledger: Path, mode: int) -> None:
+    path = inbox.drop(ledger, "retry", {"job": 7}, now=START)
+    path.parent.chmod(mode)
+    with pytest.raises(DiskTrouble, match="others may write"):
+        inbox.waiting(ledger)
+    path.parent.chmod(0o755)
+    assert inbox.waiting(ledger) == [path]
+
+
+def test_a_socket_is_moved_aside(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = inbox.drop(ledger, "pause", {}).with_name("0.json")
+    monkeypatch.chdir(path.parent)  # a socket's address is short
+    with socket.socket(socket.AF_UNIX) as ear:
+        ear.bind(path.name)
+        assert isinstance(inbox.read(path), inbox.Junk)
+    assert len(inbox.waiting(ledger)) == 1
 
 
 def test_a_file_that_went_away_meanwhile_is_no_trouble(ledger: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -196,3 +198,41 @@ def test_several_processes_that_migrate_at_once_leave_one_good_ledger(
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def killed_after_commit(path: Path) -> Path:
+    """An old ledger that is up to date, with the backup that a kill after the commit has left."""
+    db = version_one(path)
+    words = [sys.executable, "-m", "ledger.cli", "--db", str(db), "pause", "--all", "--yes"]
+    env = {**os.environ, "LEADLEDGER_CRASH_AT": "migrate_after_commit"}
+    killed = subprocess.run(words, env=env, capture_output=True, check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    backup = db.with_name(db.name + ".backup")
+    assert backup.exists(), "the fault happened"
+    return backup
+
+
+def test_a_backup_that_a_kill_has_left_goes_at_the_next_start(tmp_path: Path, clock: Any) -> None:
+    backup = killed_after_commit(tmp_path / "leads.db")
+    Ledger(tmp_path / "leads.db", "test", clock=clock, migrations=migrations).close()
+    assert not backup.exists()
+
+
+def test_it_stays_while_the_file_cannot_be_verified(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = killed_after_commit(tmp_path / "leads.db")
+    asked = []
+
+    class Broken(sqlite3.Connection):
+        def execute(self, sql: str, *rest: Any) -> Any:
+            if sql != "PRAGMA quick_check":
+                return super().execute(sql, *rest)
+            asked.append(sql)
+            return super().execute("SELECT 'row 7 missing from index'")
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *words, **named: real(*words, factory=Broken, **named))
+    Ledger(tmp_path / "leads.db", "test", clock=clock, migrations=migrations).close()
+    assert asked
+    assert backup.exists()

@@ -327,3 +327,70 @@ def test_a_cap_holds_for_what_was_queued_by_a_wish(desk: Any) -> None:
     desk.wish("retry")
     claim = desk.run(desk.ledger.claim(ClaimRules(desk.route, "async", desk.ceiling, caps), 5))
     assert (claim.calls, claim.blocked_by) == ((), "budget")
+
+
+# --- what no honest sender drops: refused once, never met again ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("resolve", {"doubts": [[float("inf"), 1]], "choice": "resend"}),
+        ("resolve", {"doubts": [[1, 1]], "choice": "\ud800"}),
+        ("resolve", {"doubts": [[1, 1]], "choice": ["resend"]}),
+        ("resolve", {"doubts": [[1, 1]], "choice": "accept", "remote_job_id": "\ud800"}),
+        ("resolve", {"doubts": [[1, 1]], "choice": "accept", "remote_job_id": "a/../../x y"}),
+        ("resolve", {"doubts": [[1, 1]], "choice": "accept", "remote_job_id": "r-1", "bearer": "a\r\nb: c"}),
+        ("resolve", {"doubts": [[1, 1]], "choice": "accept", "remote_job_id": "r-1", "bearer": "\ud800"}),
+        ("cancel", {**GOOD, "state": "\ud800"}),
+        ("cancel", {**GOOD, "import_id": 2**70}),
+        ("delivery", {"verified": True, "received_at": GOOD["as_of"], "delivery_id": None, "raw": "\ud800"}),
+    ],
+    ids=range(10),
+)
+def test_a_poisoned_item_is_refused_and_stops_nothing(desk: Any, kind: str, body: Any) -> None:
+    doubtful(desk)
+    before = desk.sql("SELECT * FROM transitions"), desk.sql("SELECT * FROM costs")
+    inbox.drop(desk.path, kind, body, now=desk.clock.now())
+    desk.clock.advance(1)
+    poisoned, good = desk.wish("pause")
+    assert "refused" in poisoned.note
+    poisoned.note.encode()
+    assert "paused" in good.note
+    assert inbox.waiting(desk.path) == []
+    assert (desk.sql("SELECT * FROM transitions"), desk.sql("SELECT * FROM costs")) == before
+    assert desk.one("SELECT remote_job_id FROM attempts") is None
+    assert desk.sql("SELECT kind, refused FROM intents WHERE kind = ?", kind) == (
+        [] if kind == "delivery" else [(kind, 1)]
+    )
+
+
+def test_a_body_that_can_be_read_but_not_written_is_refused_all_the_same(desk: Any) -> None:
+    body: Any = {"choice": "resend"}
+    for _ in range(100_000):
+        body = {"doubts": [body]}
+    with pytest.raises(RecursionError):
+        json.dumps(body)
+    item = inbox.Item(desk.path, "deep", "resolve", body, GOOD["as_of"])
+    with desk.ledger.books.transaction():
+        assert "refused" in intents.apply(desk.ledger.books, item).note
+    assert desk.sql("SELECT id, refused, body FROM intents") == [("deep", 1, "{}")]
+
+
+def test_a_disk_that_fails_is_no_refusal(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the above: not everything that is raised is the item's fault."""
+    doubtful(desk)
+    for error in (DiskTrouble("full"), sqlite3.OperationalError("disk I/O error"), MemoryError()):
+        struck = []
+
+        def breaks(*_: Any, error: Exception = error, struck: list[int] = struck) -> None:
+            struck.append(1)
+            raise error
+
+        monkeypatch.setattr(control, "act", breaks)
+        with pytest.raises((DiskTrouble, MemoryError)):
+            desk.wish("pause")
+        assert struck
+        assert outcomes(desk) == []
+    monkeypatch.undo()
+    assert len(desk.ledger.take_inbox()) == 3
