@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 
 from sqlite_utils import Database
 
-from ledger import crashpoints
 from ledger.errors import DiskTrouble, LedgerFileProblem
 from ledger.store.engine import sqlite3
 
@@ -153,7 +152,7 @@ def _identity(path: Path) -> tuple[int | None, int]:
     A rollback journal beside it means a kill inside the very first switch to WAL: only a connection that may
     write can roll that back.
     """
-    connection = _open(path, "mode=rw" if _beside(path, "-journal").exists() else _reading(path))
+    connection = _open(path, "mode=rw" if beside(path, "-journal").exists() else _reading(path))
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -190,18 +189,19 @@ def _reading(path: Path) -> str:
     that takes no files it cannot; but where nothing waits in a log either, nobody has the ledger open and the
     file alone is all of it.
     """
-    log, shared, journal = (_beside(path, suffix) for suffix in ("-wal", "-shm", "-journal"))
+    log, shared, journal = (beside(path, suffix) for suffix in ("-wal", "-shm", "-journal"))
     if _takes_files(path.parent) or shared.exists() or journal.exists():
         return "mode=ro"
     return "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def beside(path: Path, suffix: str) -> Path:
+    """What lies beside the ledger under its name and a suffix."""
     return path.with_name(path.name + suffix)
 
 
 def _unreadable(path: Path, error: Exception) -> LedgerFileProblem:
-    if _takes_files(path.parent) or not _beside(path, "-wal").exists():
+    if _takes_files(path.parent) or not beside(path, "-wal").exists():
         return LedgerFileProblem(f"{path} cannot be read: {error}.", next_step="Check its owner and mode.")
     return LedgerFileProblem(
         f"{path} cannot be read: its last process left a log beside it, and SQLite reads that only in a "
@@ -278,7 +278,7 @@ def connect_readonly(path: Path) -> Connection:
 
 def _private(path: Path) -> None:
     """0600 for the ledger and what SQLite keeps beside it (a ledger holds personal data and bearers)."""
-    for name in (path, _beside(path, "-wal"), _beside(path, "-shm")):
+    for name in (path, beside(path, "-wal"), beside(path, "-shm")):
         with suppress(OSError):
             if stat.S_IMODE(name.stat().st_mode) & 0o077:
                 name.chmod(0o600)
@@ -330,59 +330,6 @@ def disk_trouble(error: BaseException) -> DiskTrouble:
         f"The ledger cannot be written: {error}.",
         next_step="Free space or mend the disk, then start the same command again; it recovers by itself.",
     )
-
-
-def migrate(connection: Connection, path: Path, migrations: Migrations) -> bool:
-    """Bring the schema up to date: inside one `BEGIN IMMEDIATE`, with a 0600 backup of a file that had one.
-
-    The backup holds poll bearers: it goes once the file is verified, also where a kill came in between.
-
-    Returns:
-        True when something was applied.
-
-    Raises:
-        DiskTrouble: It could not be written; the file is as it was.
-    """
-    database = Database(connection)
-    backup = _beside(path, ".backup")
-    if not migrations.pending(database):
-        if backup.exists():
-            _drop_verified(connection, backup)
-        return False
-    had_schema = connection.execute("PRAGMA user_version").fetchone()[0] > 0
-    if had_schema:
-        _back_up(connection, backup)
-    with transaction(connection):
-        migrations.apply(database)
-        broken = connection.execute("PRAGMA foreign_key_check").fetchall()
-        if broken:
-            raise LedgerFileProblem(
-                f"{path}: after the migration {len(broken)} rows point nowhere; nothing was changed.",
-                next_step=f"The backup is {backup}." if had_schema else "",
-            )
-        crashpoints.reach("migrate_before_commit")
-    crashpoints.reach("migrate_after_commit")
-    if had_schema:
-        _drop_verified(connection, backup)
-    return True
-
-
-def _drop_verified(connection: Connection, backup: Path) -> None:
-    if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
-        backup.unlink(missing_ok=True)
-
-
-def _back_up(connection: Connection, backup: Path) -> None:
-    backup.unlink(missing_ok=True)
-    descriptor = os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    os.close(descriptor)
-    copy = sqlite3.connect(backup)
-    try:
-        connection.backup(copy)
-    finally:
-        copy.close()
-    with backup.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def checkpoint(connection: Connection) -> bool:

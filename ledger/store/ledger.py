@@ -29,7 +29,6 @@ from ledger.store.connect import (
     connect,
     disk_trouble,
     is_disk_trouble,
-    migrate,
     transaction,
 )
 from ledger.store.deliveries import fit, record, settle_doubts
@@ -37,6 +36,7 @@ from ledger.store.engine import sqlite3
 from ledger.store.exposure import Caps
 from ledger.store.group import GroupCommit
 from ledger.store.lock import Lock
+from ledger.store.migrating import migrate
 from ledger.store.place import real_path
 from ledger.store.selection import Selection, check_fields
 from ledger.transition import Transition

@@ -169,7 +169,8 @@ MIGRATE = """
 import sys
 from pathlib import Path
 from ledger.migrations.migrations import migrations
-from ledger.store.connect import connect, migrate
+from ledger.store.connect import connect
+from ledger.store.migrating import migrate
 path = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
