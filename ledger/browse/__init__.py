@@ -15,10 +15,12 @@ from datasette import hookimpl
 
 from ledger.browse import cells, compat, guard, outside, pages, wishes, words
 from ledger.browse.asgi import App
-from ledger.browse.mask import mask, never_write
+from ledger.browse.mask import guard_connections, mask, never_write
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+
+guard_connections()
 
 
 @hookimpl
