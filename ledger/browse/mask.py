@@ -9,12 +9,16 @@ It is not asked for a column that `USING` or `NATURAL` merges with another: thos
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from datasette import database
-from datasette.utils.sqlite import sqlite3
 
 from ledger.browse.outside import has_ledger_id
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    from datasette.utils.sqlite import sqlite3
 
 _OK: Final[int] = sqlite3.SQLITE_OK
 _DENY: Final[int] = sqlite3.SQLITE_DENY
@@ -83,39 +87,43 @@ def refuse_merged(sql: str) -> None:
         )
 
 
+def _looked_at(name: str) -> Any:
+    method = getattr(sqlite3.Cursor, name)
+
+    def call(self: Any, sql: str, *parameters: Any) -> Any:
+        refuse_merged(sql)
+        return method(self, sql, *parameters)
+
+    return call
+
+
+def _by_cursor(name: str) -> Any:
+    def call(self: Any, sql: str, *parameters: Any) -> Any:
+        return getattr(self.cursor(), name)(sql, *parameters)
+
+    return call
+
+
 class _Cursor(sqlite3.Cursor):
     """Looks at the text of every statement first."""
 
-    def execute(self, sql: str, *parameters: Any) -> Any:
-        refuse_merged(sql)
-        return super().execute(sql, *parameters)
-
-    def executemany(self, sql: str, *parameters: Any) -> Any:
-        refuse_merged(sql)
-        return super().executemany(sql, *parameters)
-
-    def executescript(self, sql: str) -> Any:
-        refuse_merged(sql)
-        return super().executescript(sql)
+    execute: Any = _looked_at("execute")
+    executemany: Any = _looked_at("executemany")
+    executescript: Any = _looked_at("executescript")
 
 
 class Guarded(sqlite3.Connection):
     """A connection on which no statement may merge the bearers' column with another.
 
-    Its shortcuts make cursors of SQLite's own kind, so they are turned into what they stand for.
+    Its shortcuts would make cursors of SQLite's own kind, so they are what they stand for.
     """
+
+    execute: Any = _by_cursor("execute")
+    executemany: Any = _by_cursor("executemany")
+    executescript: Any = _by_cursor("executescript")
 
     def cursor(self, factory: Any = _Cursor) -> Any:  # noqa: D102 - sqlite3's own
         return super().cursor(factory)
-
-    def execute(self, sql: str, *parameters: Any) -> Any:  # noqa: D102 - the same
-        return self.cursor().execute(sql, *parameters)
-
-    def executemany(self, sql: str, *parameters: Any) -> Any:  # noqa: D102 - the same
-        return self.cursor().executemany(sql, *parameters)
-
-    def executescript(self, sql: str) -> Any:  # noqa: D102 - the same
-        return self.cursor().executescript(sql)
 
 
 class _Engine:
