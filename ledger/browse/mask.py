@@ -9,16 +9,12 @@ It is not asked for a column that `USING` or `NATURAL` merges with another: thos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from datasette import database
+from datasette.utils.sqlite import sqlite3
 
 from ledger.browse.outside import has_ledger_id
-
-if TYPE_CHECKING:
-    import sqlite3
-else:
-    from datasette.utils.sqlite import sqlite3
 
 _OK: Final[int] = sqlite3.SQLITE_OK
 _DENY: Final[int] = sqlite3.SQLITE_DENY
@@ -104,7 +100,7 @@ def _by_cursor(name: str) -> Any:
     return call
 
 
-class _Cursor(sqlite3.Cursor):
+class _Cursor(sqlite3.Cursor):  # type: ignore[misc] - Datasette is not typed
     """Looks at the text of every statement first."""
 
     execute: Any = _looked_at("execute")
@@ -112,7 +108,7 @@ class _Cursor(sqlite3.Cursor):
     executescript: Any = _looked_at("executescript")
 
 
-class Guarded(sqlite3.Connection):
+class Guarded(sqlite3.Connection):  # type: ignore[misc] - the same
     """A connection on which no statement may merge the bearers' column with another.
 
     Its shortcuts would make cursors of SQLite's own kind, so they are what they stand for.
