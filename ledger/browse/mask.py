@@ -100,7 +100,7 @@ def _by_cursor(name: str) -> Any:
     return call
 
 
-class _Cursor(sqlite3.Cursor):  # type: ignore[misc] - Datasette is not typed
+class _Cursor(sqlite3.Cursor):  # type: ignore[misc]  # Datasette is not typed
     """Looks at the text of every statement first."""
 
     execute: Any = _looked_at("execute")
@@ -108,7 +108,7 @@ class _Cursor(sqlite3.Cursor):  # type: ignore[misc] - Datasette is not typed
     executescript: Any = _looked_at("executescript")
 
 
-class Guarded(sqlite3.Connection):  # type: ignore[misc] - the same
+class Guarded(sqlite3.Connection):  # type: ignore[misc]  # the same
     """A connection on which no statement may merge the bearers' column with another.
 
     Its shortcuts would make cursors of SQLite's own kind, so they are what they stand for.
@@ -186,3 +186,13 @@ def never_write(served: Any) -> None:
         return connect()
 
     served.connect = reading
+
+
+def log_no_queries(served: Any) -> None:
+    """Datasette prints a query that fails, with its values, to stderr: people's names among them."""
+    execute = served.execute
+
+    def quietly(*args: Any, **rest: Any) -> Any:
+        return execute(*args, **{**rest, "log_sql_errors": False})
+
+    served.execute = quietly

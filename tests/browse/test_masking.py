@@ -381,3 +381,21 @@ def test_plain_datasette_masks_too(told: Path, tmp_path: Path, site_on: Callable
     datasette.databases["leads"].close()
     assert answers[0].json()[0]["bearer"] is None
     assert not [one for one in answers for needle in NEEDLES if needle in one.text]
+
+
+@pytest.mark.parametrize("suffix", [0, 1, 2])
+def test_a_query_that_fails_is_not_logged(
+    reading: Any, capfd: pytest.CaptureFixture[str], suffix: int
+) -> None:
+    query = "select nobody from jobs where 'Ann Needle' = 1"
+    reading.get(queries_of(query)[suffix])
+    said = capfd.readouterr()
+    assert "Ann Needle" not in said.out + said.err
+    datasette = Datasette([], memory=True)
+
+    async def fail() -> None:
+        with pytest.raises(sqlite3.OperationalError):
+            await datasette.get_database("_memory").execute(query)
+
+    asyncio.run(fail())
+    assert "Ann Needle" in capfd.readouterr().err, "control: Datasette itself prints it"
