@@ -191,6 +191,7 @@ async def _serve(datasette: Any, ear: Any, ready: Any) -> None:
         uvicorn.Config(
             datasette.app(),
             lifespan="off",
+            ws="none",  # nothing here speaks it
             log_config=None,
             log_level="warning",
             access_log=False,  # addresses hold names and queries

@@ -272,4 +272,4 @@ def _tell_report(folder: Path, report: dict[str, Any]) -> None:
     output.say(f"  {states}. {report['seconds']} seconds.")
     us = Path(os.path.relpath(sys.argv[0]))
     output.say(f"\nLook around: {us} --db {folder}/leads.db status (or show 3, or jobs --state lost),")
-    output.say(f"or in the browser: {us.with_name('datasette')} {folder}/leads.db")
+    output.say(f"or in the browser: {us} --db {folder}/leads.db browse")

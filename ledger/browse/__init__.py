@@ -15,10 +15,12 @@ from datasette import hookimpl
 
 from ledger.browse import cells, compat, guard, outside, pages, wishes, words
 from ledger.browse.asgi import App
-from ledger.browse.mask import mask, never_write
+from ledger.browse.mask import guard_connections, log_no_queries, mask, never_write
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+
+guard_connections()
 
 
 @hookimpl
@@ -35,6 +37,7 @@ def startup(datasette: Datasette) -> Any:
         for database in list(datasette.databases.values()):
             if database.path is not None and await outside.is_ledger(database):
                 never_write(database)
+                log_no_queries(database)
                 compat.log_no_locals()
 
     return settle

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE | re.ASCII)
 _SCRIPT: Final = re.compile(r"<script\b")
 _NONCE: Final[ContextVar[str]] = ContextVar("leadledger_csp_nonce", default="")
 _FIXED_HEADERS: Final = (
@@ -59,9 +60,12 @@ def guarded(app: App, datasette: Datasette) -> App:
     """`app` behind the gate. Where no ledger is served it is left as it is."""
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        book = await outside.find_book(datasette) if scope["type"] == "http" else None
+        book = None if scope["type"] == "lifespan" else await outside.find_book(datasette)
         if book is None:
             await app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # we have none, and another plugin's would pass unasked
             return
         if scope["path"] == receiver.PATH:
             await receiver.receive(scope, receive, send, book.path, outside.of(datasette))
@@ -87,17 +91,26 @@ def refusal(scope: Scope, host_names: frozenset[str]) -> str | None:
         return f"This ledger answers as {names} only; --allow-host adds a name. Nothing was shown or changed."
     if re.match(r"/[/\\]", unquote(scope["path"])) or "\\" in unquote(scope["path"]):
         return "There is no such page."  # Datasette 0.65 answers /\host with a redirect to that host
+    if unquote(scope["path"]).strip().endswith(".db"):  # plain Datasette hands out what it opened with -i
+        return (
+            "The ledger's file holds secrets and is not handed out: `leadledger snapshot` makes a clean copy."
+        )
     if scope["method"] not in _SAFE and not _same_origin(headers, host):
         return "That came from another site. Nothing was changed."
+    if headers.get(b"sec-fetch-site") in {"cross-site", "same-site"} and not _opens_a_page(headers):
+        return "A page of another site asked for that. Nothing was read."
     return None
+
+
+def _opens_a_page(headers: Mapping[bytes, str]) -> bool:
+    """True when somebody follows a link here, rather than a script, an image or a frame of another page."""
+    return (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")) == ("navigate", "document")
 
 
 def host_name(host: str) -> str:
     """The name in a `Host` header, lower case, without its port; empty when it is none."""
-    try:
-        return (urlsplit("//" + host).hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1].lower().strip("[]").rstrip(".")
 
 
 def _same_origin(headers: Mapping[bytes, str], host: str) -> bool:

@@ -77,8 +77,10 @@ class Overview:
     doubts: list[dict[str, Any]] = field(default_factory=list)
     doubtful_microusd: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
-    inbox: int = 0
-    """Intents and deliveries that wait to be taken in."""
+    wishes: int = 0
+    """What people asked for and nobody has carried out yet; as the next, counted up to a bound."""
+    deliveries: int = 0
+    """Webhook deliveries that wait: only a run takes them in."""
     wal_bytes: int = 0
 
     @property
@@ -123,10 +125,11 @@ async def look(book: Book, outside: Outside, tally: Tally) -> Overview:
         run,
         None if outside.holder is None else outside.holder(book.path),
         [(state.value, tally.states[state.value]) for state in order if tally.states[state.value]],
-        total_charged_microusd=tally.money()["charged"],
-        inbox=_waiting(book),
         wal_bytes=_size(book),
     )
+    total = tally.money()
+    seen.total_charged_microusd = total["charged"] + total["unattributed"]
+    seen.wishes, seen.deliveries = _waiting(book)
     if run is not None:
         await _money(database, seen, tally, run)
         await _pace(database, seen, tally, run)
@@ -178,10 +181,13 @@ def settings_of(run: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _waiting(book: Book) -> int:
+def _waiting(book: Book) -> tuple[int, int]:
+    """(wishes, deliveries) in the inbox; a file's name says which it is."""
     with suppress(LeadledgerError):
-        return len(waiting(book.path))
-    return 0
+        names = [path.name for path in waiting(book.path)]
+        deliveries = sum(".delivery." in name for name in names)
+        return len(names) - deliveries, deliveries
+    return 0, 0
 
 
 def _size(book: Book) -> int:

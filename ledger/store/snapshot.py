@@ -6,12 +6,14 @@ ledger: what is queued in it is queued in the ledger too, and a run on both woul
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -21,34 +23,65 @@ from ledger.store.engine import sqlite3
 from ledger.store.place import real_path
 
 _LEDGERS_OWN: Final = ("", "-wal", "-shm", "-journal", ".lock", ".inbox", ".reserve", ".backup")
+_TEMPORARY: Final = ".leadledger-snapshot-"
 _SEARCHED_BYTES: Final = 4 * 10**9
 """How much is read in search of secrets, all of them together: a few seconds."""
 _SEARCHED_MAX: Final = 1000
 _SEARCHED_MIN: Final = 8
 _BEARERS: Final = "SELECT bearer FROM poll_bearers ORDER BY attempt_id DESC LIMIT ?"
-_PERSONAL: Final = """
-    SELECT v FROM (SELECT email AS v FROM leads UNION SELECT number1 FROM leads
-        UNION SELECT number2 FROM leads)
-    WHERE LENGTH(v) >= 8 LIMIT ?
-"""
+_PERSONAL: Final = (
+    *(
+        "SELECT DISTINCT " + column + " FROM leads WHERE LENGTH(" + column + ") >= 8 LIMIT ?"
+        for column in ("email", "number1", "number2")
+    ),
+    # A single word may be one of ours ("websearch"), and so may be the name that stands for a masked one.
+    *(
+        "SELECT DISTINCT " + column + " FROM leads WHERE LENGTH(" + column + ") >= 8 "
+        "AND " + column + " LIKE '%_ _%' AND " + column + " NOT LIKE 'lead %' LIMIT ?"
+        for column in ("dm_name", "street", "company")
+    ),
+)
 _TRIGGERS: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+
+
+def _code(column: str, otherwise: str = "'masked'") -> str:
+    """What is written as a code stays (`read_timeout`, `resent: http_502`); a sentence may name somebody."""
+    word = "REPLACE(" + column + ", 'resent: ', '')"
+    short = f"LENGTH({column}) <= 64 AND {word} GLOB '[A-Za-z]*' AND {word} NOT GLOB '*[^A-Za-z0-9_.-]*'"
+    return f"CASE WHEN {short} THEN {column} WHEN {column} IS NOT NULL THEN {otherwise} END"
+
+
+_EVIDENCE: Final = _code(
+    "evidence", "CASE WHEN evidence LIKE 'person:%' THEN 'person: masked' ELSE 'masked' END"
+)
 _MASK: Final[dict[str, dict[str, str]]] = {
     "leads": {
         "company": "'Lead ' || id",
+        "state": "CASE WHEN state GLOB '[A-Za-z][A-Za-z]' THEN state END",
         **dict.fromkeys(("contact_id", "street", "city", "zip", "number1", "number2", "dm_name"), "NULL"),
         **dict.fromkeys(("email", "domain", "extra"), "NULL"),
         **dict.fromkeys(("contact_key", "email_key", "place_key", "phone_key"), "NULL"),
     },
     "source_rows": {"raw": "NULL", "problem": "CASE WHEN problem IS NOT NULL THEN 'masked' END"},
-    "imports": {"file_name": "'import ' || id"},
+    "imports": {
+        "file_name": "'import ' || id",
+        # People name columns after people. The id keeps apart what was the same file read in two ways.
+        "mapping": "json_set(CASE WHEN json_valid(mapping) THEN "
+        "json_remove(mapping, '$.fields', '$.unmapped', '$.headers') ELSE '{}' END, '$.masked', id)",
+    },
     "jobs": {"request": "NULL", "request_key": "'masked ' || id"},
     "results": {"body": "NULL"},
     "answers": {"body": "NULL"},
-    "deliveries": {"body": "NULL"},
+    "attempts": {"error": _code("error"), "evidence": _EVIDENCE},
+    "costs": {"evidence": _EVIDENCE},
+    "deliveries": {
+        **dict.fromkeys(("body", "delivery_id", "correlation"), "NULL"),
+        "event_type": _code("event_type"),
+    },
     "runs": {"settings": "json_remove(settings, '$.leads', '$.where')", "host": "'masked'"},
     "intents": {"body": "'{}'"},
 }
-"""What may say who somebody is. The state of the address stays, and all that is money."""
+"""What may say who somebody is. The state of the address stays if it is one, and all that is money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +130,34 @@ def take(ledger: Path, file: Path, *, mask: bool) -> Snapshot:
 
 @contextmanager
 def _temporary(file: Path) -> Iterator[Path]:
-    """An empty file (mode 0600) beside `file`; gone afterwards unless it was renamed."""
+    """An empty file (mode 0600) beside `file`; gone afterwards unless it was renamed.
+
+    It is locked, so that the next snapshot in this folder can tell what a kill has left: a copy with bearers.
+    """
     try:
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        _sweep(file.parent)
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=_TEMPORARY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         raise UsageProblem(f"{file} cannot be written: {error.strerror}.") from error
-    os.close(descriptor)
     try:
         yield Path(name)
     finally:
+        os.close(descriptor)
         for left in (name, name + "-journal"):
             with suppress(OSError):
                 Path(left).unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished copies that no process holds any more, with their journals."""
+    for left in folder.glob(_TEMPORARY + "*"):
+        if left.name.endswith("-journal"):
+            continue
+        with suppress(OSError), left.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.with_name(left.name + "-journal").unlink(missing_ok=True)
+            left.unlink()
 
 
 def _copy(ledger: Path, temporary: Path, *, mask: bool) -> tuple[int, list[bytes]]:
@@ -116,13 +165,14 @@ def _copy(ledger: Path, temporary: Path, *, mask: bool) -> tuple[int, list[bytes
     source = connect_readonly(ledger)
     try:
         dropped = int(source.execute("SELECT COUNT(*) FROM poll_bearers").fetchone()[0])
-        queries = (_BEARERS, _PERSONAL) if mask else (_BEARERS,)
+        queries = (_BEARERS, *_PERSONAL) if mask else (_BEARERS,)
         found = [source.execute(query, (_SEARCHED_MAX,)).fetchall() for query in queries]
         source.execute("PRAGMA query_only = OFF")  # it would refuse the copy as well
         source.execute("VACUUM INTO ?", (str(temporary),))
     finally:
         source.close()
-    return dropped, [str(text).encode() for rows in found for (text,) in rows]
+    in_turn = (row for rows in zip_longest(*found) for row in rows if row is not None)
+    return dropped, [str(text).encode() for (text,) in in_turn]
 
 
 def _clean(temporary: Path, *, mask: bool) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from datasette.app import Datasette
 
-from ledger.browse.guard import host_name, refusal
+from ledger.browse.guard import guarded, host_name, refusal
+from ledger.store.engine import sqlite3
 
 NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 EVIL = "evil.example"
+ODD = ("localhost:80:80", "me@localhost", "localhost/x", "localhost#x", "local\thost", "localhost:123456")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/-/ledger", "/leads/jobs.json", "/leads.csv?sql=select+1", "/-/static/app.css"]
 )
-@pytest.mark.parametrize("host", [EVIL, "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"])
+@pytest.mark.parametrize("host", [EVIL, "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", *ODD])
 def test_another_name_is_refused_everywhere(reading: Any, path: str, host: str) -> None:
     answer = reading.get(path, headers={"host": host})
     assert answer.status_code == 403
@@ -47,6 +53,89 @@ def test_a_post_from_another_site_is_refused(reading: Any, path: str, headers: d
     assert answer.status_code == 403
     assert answer.text == "That came from another site. Nothing was changed.\n"
     assert reading.waiting() == []
+
+
+LINKED = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {},
+        {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+        {"sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+        {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
+        {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "document"},
+    ],
+)
+@pytest.mark.parametrize("method", ["get", "head", "options"])
+def test_another_site_cannot_have_us_read(reading: Any, site: str, rest: dict[str, str], method: str) -> None:
+    answer = reading.request(method, "/leads.json?sql=select+1", headers={"sec-fetch-site": site, **rest})
+    assert answer.status_code == 403
+    if method != "head":
+        assert answer.text == "A page of another site asked for that. Nothing was read.\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "cross-site", **LINKED},
+        {"sec-fetch-site": "same-site", **LINKED},
+        {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+        {"sec-fetch-site": "none", **LINKED},
+    ],
+)
+def test_a_link_and_our_own_pages_are_answered(reading: Any, headers: dict[str, str]) -> None:
+    assert reading.get("/-/ledger", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/leads.db", "/leads%2edb", "/leads.db%0a", "/other/leads.db"])
+def test_the_file_is_not_handed_out(told: Path, tmp_path: Path, path: str) -> None:
+    """`datasette -i leads.db` would."""
+    shutil.copyfile(told, tmp_path / "leads.db")
+    datasette = Datasette(immutables=[str(tmp_path / "leads.db")])
+
+    async def look() -> Any:
+        await datasette.invoke_startup()
+        return await datasette.client.get(path, headers={"host": "localhost"})
+
+    answer = asyncio.run(look())
+    datasette.databases["leads"].close()
+    assert answer.status_code == 403
+    assert "is not handed out" in answer.text
+
+
+def test_control_datasette_hands_out_another_file(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE x (y)")
+    connection.close()
+    datasette = Datasette(immutables=[str(tmp_path / "other.db")])
+
+    async def look() -> Any:
+        await datasette.invoke_startup()
+        return await datasette.client.get("/other.db")
+
+    answer = asyncio.run(look())
+    datasette.databases["other"].close()
+    assert answer.content.startswith(b"SQLite format 3")
+
+
+def test_a_websocket_is_closed(reading: Any) -> None:
+    """Another plugin may speak it; it would pass without a look at the host."""
+    sent: list[dict[str, Any]] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "reached"})
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    gate = guarded(app, reading.datasette)
+    for kind in ("websocket", "lifespan"):
+        reading.loop.run(gate({"type": kind, "path": "/"}, None, send))
+    assert [one["type"] for one in sent] == ["websocket.close", "reached"]
 
 
 def test_a_post_from_our_own_page_reaches_the_form(reading: Any) -> None:

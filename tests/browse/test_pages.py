@@ -15,6 +15,7 @@ from ledger.browse.catalog import catalog
 from ledger.browse.compat import IS_ONE
 from ledger.states import State, StopReason
 from ledger.store.engine import sqlite3
+from ledger.store.inbox import drop
 from ledger.store.read import Reader
 
 
@@ -305,3 +306,33 @@ def test_a_log_that_grew_too_long_is_warned_of(reading: Any, monkeypatch: pytest
     assert "Warning" not in words_of(reading.text("/-/ledger"))
     monkeypatch.setattr(overview, "WAL_BYTES_MAX", -1)
     assert "keeps reading the ledger and holds it back" in words_of(reading.text("/-/ledger"))
+
+
+def test_no_part_of_the_money_is_more_than_the_whole(site: Any) -> None:
+    books = sqlite3.connect(site.path)
+    query = "INSERT INTO costs (run_id, kind, amount_microusd, at) VALUES (?, ?, ?, ?)"
+    books.execute(query, (1, "unattributed", 7_000_000, "2026-03-02T09:00:30.000000Z"))
+    books.commit()
+    books.close()
+    page = words_of(site.text("/-/ledger"))
+    said = re.search(r"Charged \$([0-9.]+) .*Charged in this ledger.s life \$([0-9.]+)", page)
+    assert said is not None, page
+    assert float(said[1]) > 7, "control: it counts as charged"
+    assert said[1] == said[2]
+
+
+@pytest.mark.parametrize("holder", ["process 4711 (run)", ""])
+def test_what_waits_is_told_by_kind(site: Any, holder: str) -> None:
+    site.holder = holder
+    wish, run = (" by the next command that writes", " by the next run") if not holder else ("", "")
+    assert "to be carried out" not in words_of(site.text("/-/ledger"))
+    drop(site.path, "retry", {})
+    page = words_of(site.text("/-/ledger"))
+    assert f"1 wish waits to be carried out{wish}." in page
+    assert "to be taken in" not in page
+    for _ in range(2):
+        drop(site.path, "delivery", {})
+    drop(site.path, "pause", {})
+    page = words_of(site.text("/-/ledger"))
+    assert f"2 wishes wait to be carried out{wish}." in page
+    assert f"2 deliveries wait to be taken in{run}." in page

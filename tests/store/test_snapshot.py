@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from ledger.clock import SystemClock
-from ledger.errors import DiskTrouble, LedgerFileProblem, UsageProblem
+from ledger.errors import Bug, DiskTrouble, LedgerFileProblem, UsageProblem
 from ledger.migrations.migrations import migrations
 from ledger.states import State
 from ledger.store import snapshot
@@ -154,7 +157,11 @@ def test_control_a_copy_that_was_not_cleaned_is_found_out(
 def test_every_column_that_may_name_a_person_is_masked(desk: Any) -> None:
     """A column that a later schema adds must be looked at: it is masked, or listed here as harmless."""
     harmless = {
-        "leads": {"id", "source", "state", "suppressed", "created_at", "forgotten_at"},
+        "leads": {"id", "source", "suppressed", "created_at", "forgotten_at"},
+        "imports": {"id", "file_sha256", "source", "imported_at", "rows_read", "leads_new", "leads_known"}
+        | {"rows_rejected"},
+        "deliveries": {"id", "received_at", "remote_job_id", "verdict", "sha256", "applied_at", "route"}
+        | {"attempt_id"},
         "source_rows": {"import_id", "row_number", "lead_id"},
         "results": {"job_id", "matched", "billed", "cache_hit", "received_at"},
         "answers": {"id", "attempt_id", "kind", "http_status", "sha256", "received_at"},
@@ -183,3 +190,81 @@ def test_an_older_schema_can_be_copied_too(new_desk: Callable[[], Any], tmp_path
     with Reader(tmp_path / "copy.db") as reader:
         assert reader.counts()[State.QUEUED] == 0
         assert reader.leads() == 2
+
+
+def test_what_others_wrote_is_masked_and_codes_stay(desk: Any, tmp_path: Path) -> None:
+    desk.take(
+        desk.row(2, **{**WHO, "state": "Needle State"}),
+        desk.row(3, company="Other Needle", email="o@needle.example", state="NV"),
+    )
+    desk.begin()
+    desk.enqueue()
+    desk.claim(2)
+    desk.doubt(1)
+    write = desk.ledger.books.connection.execute
+    write(
+        "UPDATE attempts SET error = 'Nadia Needle said no', evidence = 'person: Nadia Needle' WHERE id = 1"
+    )
+    write(
+        "UPDATE attempts SET error = 'resent: http_502', evidence = 'ask nadia@needle.example' WHERE id = 2"
+    )
+    write("INSERT INTO costs (kind, amount_microusd, at, evidence) VALUES ('top_up', 1, 'x', 'person')")
+    write(
+        "INSERT INTO deliveries (received_at, event_type, sha256, delivery_id, correlation) "
+        "VALUES ('x', 'Needle event', 'a', 'needle-1', 'needle-2'), ('x', 'job.completed', 'b', NULL, NULL)"
+    )
+    write("UPDATE imports SET mapping = json_set(mapping, '$.headers', json('[\"Nadia Needle\"]'))")
+    plain, masked = tmp_path / "plain.db", tmp_path / "masked.db"
+    copy_of(desk, plain, mask=False)
+    copy_of(desk, masked, mask=True)
+    assert b"needle" in bytes_of(plain), "control"
+    assert b"needle" not in bytes_of(masked)
+    connection = sqlite3.connect(masked)
+
+    def told(query: str) -> list[Any]:
+        return connection.execute(query).fetchall()
+
+    assert told("SELECT state FROM leads ORDER BY id") == [(None,), ("NV",)]
+    assert told("SELECT error, evidence FROM attempts ORDER BY id") == [
+        ("masked", "person: masked"),
+        ("resent: http_502", "masked"),
+    ]
+    assert told("SELECT evidence FROM costs WHERE kind = 'top_up'") == [("person",)]
+    assert told("SELECT event_type FROM deliveries ORDER BY id") == [("masked",), ("job.completed",)]
+    assert told("SELECT DISTINCT json_extract(mapping, '$.encoding') IS NOT NULL FROM imports") == [(1,)]
+    connection.close()
+
+
+@pytest.mark.parametrize("column", ["dm_name", "street", "company", "email", "number1"])
+def test_control_a_column_that_was_forgotten_is_found_out(
+    lived: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    masked = {name: value for name, value in snapshot._MASK["leads"].items() if name != column}
+    monkeypatch.setitem(snapshot._MASK, "leads", masked)
+    with pytest.raises(Bug, match="still holds"):
+        copy_of(lived, tmp_path / "copy.db", mask=True)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ledger.store import snapshot
+snapshot._clean = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+snapshot.take(Path(sys.argv[1]), Path(sys.argv[2]), mask=True)
+"""
+
+
+def test_what_a_kill_left_goes_with_the_next_snapshot(lived: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(lived.path), str(tmp_path / "one.db")]
+    done = subprocess.run(command, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1
+    assert BEARER.encode() in bytes_of(left[0]), "control: it is the copy with everything in it"
+    assert stat.S_IMODE(left[0].stat().st_mode) == 0o600
+    others = tmp_path / ".other.db.swp"
+    others.write_text("not ours")
+    with snapshot._temporary(tmp_path / "three.db") as held:
+        copy_of(lived, tmp_path / "two.db", mask=True)
+        assert {path.name for path in tmp_path.iterdir()} == {"two.db", others.name, held.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"two.db", others.name}
