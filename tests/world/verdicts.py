@@ -181,7 +181,14 @@ def _costs_agree(paid: list[Paid], by_key: dict[str, list[Submission]]) -> list[
 
 
 def settled(connection: sqlite3.Connection) -> list[str]:
-    """Everything is final, or in doubt with its hold (which `money_adds_up` looks at)."""
+    """Everything is final, or in doubt with its hold (`money_adds_up` looks at it), or a person's to decide.
+
+    A job that a person asked anew is paused when the answer that was given up comes after all.
+    """
     allowed = {*FINAL, "in_doubt"}
-    found = connection.execute("SELECT id, state FROM jobs").fetchall()
+    found = connection.execute(
+        "SELECT id, state FROM jobs j WHERE NOT (state = 'queued' AND paused_at IS NOT NULL AND EXISTS ("
+        "SELECT 1 FROM jobs o JOIN transitions t ON t.job_id = o.id AND t.reason = 'late_answer' "
+        "WHERE o.lead_id = j.lead_id AND o.route = j.route AND o.generation = j.generation - 1))"
+    ).fetchall()
     return [f"job {job} is still {state}" for job, state in found if state not in allowed]

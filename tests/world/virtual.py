@@ -72,6 +72,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def bury(self) -> None:
         """Let what was alive unwind, on files that no longer count, and close."""
         self._turns.kill_at, self._turns.turns = None, 0
+        # A life killed in its last turn has left the callback that stops the loop: it must not stop this.
+        self.call_soon(self.stop)
+        self.run_forever()
         for _ in range(5):  # a task that unwinds may have started another
             left = asyncio.all_tasks(self)
             if not left:
