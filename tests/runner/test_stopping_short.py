@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from ledger import events as ev
+from ledger.api.gate import Gate
+from ledger.orders import Options
+from ledger.runner import Runner
 from ledger.states import State, StopReason
 from ledger.store import inbox
+from ledger.store.claims import ClaimRules
+from ledger.store.enqueue import Asked
 from ledger.store.exposure import Caps
 from ledger.store.selection import Selection
 
@@ -38,14 +43,27 @@ def test_a_lead_at_its_own_cap_does_not_hide_that_the_money_is_short(bench: Any)
 
 
 def test_a_lead_at_its_own_cap_is_looked_at_again_when_money_comes_back(bench: Any) -> None:
-    """Its first job holds $1.50 of a cap of $2.00 and costs $0.40 in the end: then the second one fits."""
-    bench.leads(2)
-    bench.run(selection=Selection(lead_ids=(1,)))
-    bench.wish("retry", job_ids=(1,))
-    bench.ledger.take_inbox()
-    assert bench.run(Caps(lead_microusd=1_800_000)) is StopReason.BUDGET
-    assert bench.states() == {"matched": 2, "queued": 1}
-    assert bench.run(Caps(lead_microusd=1_900_000)) is StopReason.FINISHED
+    """Its job on one route holds $1.50 of a cap of $2.00 and costs $0.40: then the other route's fits."""
+    bench.leads(1)
+    first, ledger = bench.prepare(audit=False), bench.ledger
+
+    async def left_waiting() -> None:
+        running = asyncio.create_task(first.run())
+        await bench.until(lambda: bench.states() == {"waiting": 1})
+        first.stop()
+        await running
+
+    asyncio.run(left_waiting())
+    ledger.end_run(StopReason.INTERRUPTED)
+    caps, route = Caps(lead_microusd=2_000_000), "enrich/lead-session"
+    ledger.begin_run(origin="http://127.0.0.1:9", settings={}, caps=caps)
+    ledger.enqueue(route, "async", Selection(), lambda _, lead: Asked("{}", lead["company"]))
+    options = Options(ClaimRules(route, "async", CEILING, caps))
+    gate = Gate(bench.clock, 5, chance=lambda: 0.5)
+    second = Runner(ledger, bench.provider, gate, clock=bench.clock, policy=bench.policy, options=options)
+    assert asyncio.run(second.run()) is StopReason.FINISHED
+    ledger.end_run(StopReason.FINISHED)
+    assert bench.states() == {"matched": 2}
 
 
 def test_a_reading_that_fails_once_is_no_shortage(bench: Any) -> None:
